@@ -1,0 +1,1 @@
+//! Makes a container from an OCI runtime specification.

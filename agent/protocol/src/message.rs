@@ -1,0 +1,267 @@
+//! The messages themselves. Both ends ignore no field: an unknown one is an error.
+
+use std::path::PathBuf;
+
+use oci_spec::runtime::{Process, Spec};
+use serde::{Deserialize, Serialize};
+
+/// Names one stdio stream of one process; chosen by the monitor, unique in a sandbox.
+pub type Token = u64;
+
+/// What the monitor asks for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// Chosen by the monitor; comes back in the reply.
+    pub seq: u64,
+    /// The call and its arguments.
+    pub call: Call,
+}
+
+/// One call of the monitor.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Call {
+    /// Makes a container up to the point where its process waits to execute (OCI runtime-spec, lifecycle, "created").
+    Create(Box<Create>),
+    /// Lets a created container's process execute its program.
+    Start {
+        /// The container's id.
+        container: String,
+    },
+    /// Runs one more process in a running container.
+    Exec(Box<Exec>),
+    /// Sends a signal.
+    Kill {
+        /// Whom to signal.
+        target: Target,
+        /// The signal's number.
+        signal: i32,
+        /// Signal every process of the container instead of the one named.
+        all: bool,
+    },
+    /// Sets a terminal's size.
+    Resize {
+        /// Whose terminal.
+        target: Target,
+        /// Its new size.
+        size: WindowSize,
+    },
+    /// Removes a stopped container: its mounts and cgroup.
+    Delete {
+        /// The container's id.
+        container: String,
+    },
+    /// Ends every process, writes every file system back and powers the guest off.
+    Shutdown,
+}
+
+/// Arguments of [`Call::Create`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Create {
+    /// The container's id: 1 to 128 characters of `[A-Za-z0-9_.+-]`.
+    pub container: String,
+    /// The OCI runtime specification; `root.path` is not used, [`Create::root`] says where the root comes from.
+    pub spec: Spec,
+    /// Where the container's root file system comes from.
+    pub root: Root,
+    /// The streams of the container's process.
+    pub stdio: Stdio,
+}
+
+/// Where a container's root file system comes from.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Root {
+    /// A read-only lower file system and what is laid over it.
+    Layers {
+        /// The image.
+        lower: Lower,
+        /// What takes the writes.
+        upper: Upper,
+    },
+    /// A directory that is already there.
+    Directory {
+        /// Its absolute path where the agent runs.
+        path: PathBuf,
+    },
+}
+
+/// The read-only part of a root.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Lower {
+    /// An EROFS file system on a block device.
+    Erofs {
+        /// The device, `/dev/vda` for the VMM's first disk.
+        device: PathBuf,
+    },
+}
+
+/// What takes the writes to a root.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Upper {
+    /// Nothing: the root is read-only.
+    None,
+    /// An ext4 file system on a block device; what is written stays on it.
+    Ext4 {
+        /// The device, `/dev/vdb` for the VMM's second disk.
+        device: PathBuf,
+    },
+    /// The guest's memory; what is written goes with the sandbox.
+    Tmpfs,
+}
+
+/// Arguments of [`Call::Exec`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exec {
+    /// The new process's name and its container.
+    pub target: Target,
+    /// What to run (OCI runtime-spec, config, process).
+    pub process: Process,
+    /// The streams of the process.
+    pub stdio: Stdio,
+}
+
+/// A container's own process, or one that [`Call::Exec`] started in it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    /// The container's id.
+    pub container: String,
+    /// The name that [`Call::Exec`] gave; absent for the container's own process.
+    pub exec: Option<String>,
+}
+
+/// The streams of a process. With a terminal (`process.terminal` of the specification) `main` carries the terminal's both directions and `stderr` is absent.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stdio {
+    /// Host to guest: standard input, ended by the monitor's half-close. Guest to host: standard output. Absent: both are `/dev/null`.
+    pub main: Option<Token>,
+    /// False: standard input is empty from the start.
+    pub stdin: bool,
+    /// Guest to host: standard error. Absent: `/dev/null`.
+    pub stderr: Option<Token>,
+}
+
+/// A terminal's size, in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WindowSize {
+    /// Rows.
+    pub rows: u16,
+    /// Columns.
+    pub columns: u16,
+}
+
+/// The first and only framed message on a stdio connection, from the agent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StreamHello {
+    /// Which stream this connection is.
+    pub token: Token,
+}
+
+/// What the agent sends on the control connection.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Message {
+    /// The agent waits for requests; always its first message.
+    Ready(Ready),
+    /// The answer to a request.
+    Reply {
+        /// The request's number.
+        seq: u64,
+        /// What came of it.
+        result: Result<Reply, Failure>,
+    },
+    /// A process ended.
+    Exited(Exited),
+}
+
+/// What the agent says of itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ready {
+    /// [`crate::VERSION`] of the agent.
+    pub version: u32,
+    /// The release of the kernel it runs on (`uname -r`).
+    pub kernel: String,
+}
+
+/// What a successful call returns.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Reply {
+    /// Nothing to add.
+    Done,
+    /// A process was made.
+    Process {
+        /// Its pid where the agent runs.
+        pid: u32,
+    },
+}
+
+/// Why a call failed.
+#[derive(Debug, Clone, Serialize, Deserialize, thiserror::Error)]
+#[serde(deny_unknown_fields)]
+#[error("{message}")]
+pub struct Failure {
+    /// The kind, from which the monitor takes its exit code.
+    pub kind: FailureKind,
+    /// One line for the user: the thing, the value and the reason.
+    pub message: String,
+}
+
+/// Kinds of failure that a user's exit code depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailureKind {
+    /// The program is not in the root (exit code 127).
+    ProgramNotFound,
+    /// The program cannot be executed (exit code 126).
+    ProgramNotExecutable,
+    /// No such container or process, or not in the state that the call needs.
+    State,
+    /// The request asks for what cannot be.
+    Invalid,
+    /// The guest's kernel refused.
+    System,
+}
+
+/// A process ended.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exited {
+    /// Which one.
+    pub target: Target,
+    /// How.
+    pub status: ExitStatus,
+    /// The container's memory limit killed a process of it (`oom_kill` of cgroup v2's `memory.events`).
+    pub oom_killed: bool,
+}
+
+/// How a process ended (wait(2)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExitStatus {
+    /// It exited with this code, 0 to 255.
+    Code(u8),
+    /// This signal killed it.
+    Signal(u8),
+}
+
+impl ExitStatus {
+    /// The code that a shell and docker give: the exit code, or 128 and the signal's number.
+    #[must_use]
+    pub fn shell_code(self) -> u8 {
+        match self {
+            ExitStatus::Code(code) => code,
+            ExitStatus::Signal(signal) => signal.saturating_add(128),
+        }
+    }
+}

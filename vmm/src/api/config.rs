@@ -1,0 +1,86 @@
+//! What a machine is made of, as its owner says it. `bulkhead-vmm` validates it before it touches KVM.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// One machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmConfig {
+    /// The kernel: an ELF vmlinux, or a bzImage.
+    pub kernel: PathBuf,
+    /// An initial RAM disk (cpio archive), placed at the end of memory.
+    #[serde(default)]
+    pub initrd: Option<PathBuf>,
+    /// Words added to the kernel's command line, after those that the VMM needs.
+    #[serde(default)]
+    pub cmdline: String,
+    /// Virtual CPUs, 1 to 8.
+    #[serde(default = "one")]
+    pub vcpus: u8,
+    /// Memory in MiB, from 64 to the host's.
+    pub memory_mib: u64,
+    /// Disks in the order in which the guest names them: `/dev/vda`, `/dev/vdb`, ….
+    #[serde(default)]
+    pub disks: Vec<Disk>,
+    /// The socket device.
+    #[serde(default)]
+    pub vsock: Option<Vsock>,
+    /// Where the serial console's output goes; absent: the machine has no serial port.
+    #[serde(default)]
+    pub serial: Option<SerialOutput>,
+    /// What kind of KVM this is.
+    #[serde(default)]
+    pub backend: Backend,
+}
+
+fn one() -> u8 {
+    1
+}
+
+/// A virtio block device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disk {
+    /// The device's serial number in the guest, at most 20 bytes of ASCII (virtio 1.3, 5.2.6: `VIRTIO_BLK_T_GET_ID`).
+    pub id: String,
+    /// The files whose bytes, one after the other, are the disk. Each but the last is a multiple of 512 bytes.
+    pub files: Vec<PathBuf>,
+    /// The files are opened read-only and a write is answered with an I/O error.
+    pub read_only: bool,
+}
+
+/// The virtio socket device. A guest's connection to port `N` of CID 2 becomes a connection to the Unix socket `<path>_N`;
+/// a connection to the Unix socket `<path>` that says `CONNECT N\n` becomes one to port `N` of the guest, answered with `OK <host port>\n`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vsock {
+    /// The guest's context id, 3 or more.
+    pub cid: u32,
+    /// The Unix socket's path.
+    pub path: PathBuf,
+}
+
+/// Where the serial console's output goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SerialOutput {
+    /// The VMM's standard output.
+    Stdout,
+    /// This file, created or appended to.
+    File(PathBuf),
+}
+
+/// What kind of KVM the host has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Backend {
+    /// Find out.
+    #[default]
+    Auto,
+    /// Intel VT-x or AMD-V: the guest's kernel runs natively.
+    Hardware,
+    /// The guest's kernel is interpreted by KVM's instruction emulator.
+    Software,
+}

@@ -1,0 +1,158 @@
+//! Messages over the control sockets: one JSON object a line.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::VmConfig;
+
+/// What a client sends.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ToVmm {
+    /// The machine; the owner's first message, and accepted once.
+    Configure(Box<VmConfig>),
+    /// Something to do or tell.
+    Request(Request),
+}
+
+/// A numbered request.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// Comes back in the response.
+    pub id: u64,
+    /// What is asked.
+    pub kind: RequestKind,
+}
+
+/// What can be asked of a running machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RequestKind {
+    /// Stop the virtual CPUs between two instructions.
+    Pause,
+    /// Let them run again.
+    Resume,
+    /// End the machine now, as if its power were cut.
+    Stop,
+    /// Tell the counters.
+    Counters,
+}
+
+/// What a VMM sends.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FromVmm {
+    /// The answer to a request.
+    Response {
+        /// The request's number.
+        id: u64,
+        /// The answer, or one line that says why not.
+        result: Result<Response, String>,
+    },
+    /// A point of the start was passed. Sent to the owner.
+    Mark {
+        /// Which.
+        mark: Mark,
+        /// `CLOCK_MONOTONIC`, nanoseconds.
+        monotonic_ns: u64,
+        /// Guest-kernel instructions that KVM had interpreted by then, over all virtual CPUs; 0 on hardware.
+        instructions: u64,
+    },
+    /// The machine ended; the last message.
+    Ended(End),
+}
+
+/// The answer to a request.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Response {
+    /// Done.
+    Done,
+    /// The counters.
+    Counters(Box<Counters>),
+}
+
+/// Points of a start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mark {
+    /// The VMM's `main` began.
+    ProcessStarted,
+    /// The first `KVM_RUN`: with a direct boot, the kernel's first instruction.
+    KernelEntry,
+    /// The guest's first process is about to execute its first instruction in user mode.
+    InitExec,
+    /// The first process of a PID namespace inside the guest is about to execute its first instruction.
+    ContainerExec,
+}
+
+/// How a machine ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum End {
+    /// The guest powered off or reset itself in good order.
+    PowerOff,
+    /// The guest's kernel panicked.
+    Panic,
+    /// A virtual CPU met a triple fault.
+    TripleFault,
+    /// A client asked for it, or the owner closed its socket.
+    Stopped,
+    /// The machine could not be made or could not go on; one line that says why.
+    Failed(String),
+}
+
+impl End {
+    /// The VMM's exit code for it.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            End::PowerOff | End::Stopped => 0,
+            End::Failed(_) => 1,
+            End::Panic => 2,
+            End::TripleFault => 3,
+        }
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            End::PowerOff => f.write_str("the guest powered off"),
+            End::Panic => f.write_str("the guest's kernel panicked"),
+            End::TripleFault => f.write_str("a virtual CPU met a triple fault"),
+            End::Stopped => f.write_str("the machine was stopped"),
+            End::Failed(why) => f.write_str(why),
+        }
+    }
+}
+
+/// What a VMM has counted since it began.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counters {
+    /// Guest-kernel instructions that KVM interpreted, over all virtual CPUs; 0 on hardware.
+    pub instructions: u64,
+    /// Returns of `KVM_RUN`, over all virtual CPUs.
+    pub exits: u64,
+    /// Instructions that the VMM completed for a software KVM.
+    pub assists: u64,
+    /// Block requests that were answered.
+    pub block_requests: u64,
+    /// Bytes read from disks.
+    pub block_read: u64,
+    /// Bytes written to disks.
+    pub block_written: u64,
+    /// Block requests that were malformed or failed.
+    pub block_errors: u64,
+    /// vsock packets in both directions.
+    pub vsock_packets: u64,
+    /// vsock packets that were malformed or had no connection.
+    pub vsock_errors: u64,
+    /// Resident memory of the VMM beyond the guest's memory, in KiB (from `/proc/self/smaps`).
+    pub overhead_kib: u64,
+    /// Resident memory of the guest, in KiB.
+    pub guest_kib: u64,
+}

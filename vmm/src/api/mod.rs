@@ -1,0 +1,16 @@
+//! What another program says to a VMM and hears from it: the configuration, and messages over a Unix socket.
+//!
+//! A VMM is one process for one machine. Its owner starts it with one end of a socket pair as its standard input
+//! (`bulkhead-vmm --owner-fd 0`), sends [`Configuration`](VmConfig) as the first line, and keeps the other end: when the
+//! owner closes it, by will or by death, the VMM ends. Every message is one line of JSON.
+
+mod client;
+mod config;
+mod control;
+
+pub use client::{ClientError, Vmm};
+pub use config::{Backend, Disk, SerialOutput, VmConfig, Vsock};
+pub use control::{Counters, End, FromVmm, Mark, Request, RequestKind, Response, ToVmm};
+
+/// The longest line, in bytes, that either side accepts.
+pub const MAX_LINE: usize = 1 << 20;

@@ -1,0 +1,3 @@
+//! The `bulkhead-vmm` program.
+
+fn main() {}
