@@ -4,7 +4,7 @@ use std::{
     io::{self, BufRead, BufReader, Read, Write},
     os::{fd::OwnedFd, unix::net::UnixStream},
     path::Path,
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, Stdio},
 };
 
 use super::{FromVmm, MAX_LINE, Request, RequestKind, ToVmm, VmConfig};
@@ -35,10 +35,13 @@ pub enum ClientError {
 #[derive(Debug)]
 pub struct Vmm {
     child: Child,
-    reader: BufReader<UnixStream>,
-    writer: UnixStream,
+    socket: UnixStream,
     next_id: u64,
 }
+
+/// What a VMM says to its owner.
+#[derive(Debug)]
+pub struct Messages(BufReader<UnixStream>);
 
 impl Vmm {
     /// Starts `program` and gives it `config`. Its standard output and error are those given.
@@ -50,8 +53,8 @@ impl Vmm {
         config: &VmConfig,
         stdout: Stdio,
         stderr: Stdio,
-    ) -> Result<Self, ClientError> {
-        let (ours, theirs) = UnixStream::pair()?;
+    ) -> Result<(Self, Messages), ClientError> {
+        let (socket, theirs) = UnixStream::pair()?;
         let child = Command::new(program)
             .args(["--owner-fd", "0"])
             .stdin(OwnedFd::from(theirs))
@@ -62,10 +65,10 @@ impl Vmm {
                 program: program.display().to_string(),
                 source,
             })?;
-        let reader = BufReader::new(ours.try_clone()?);
-        let mut vmm = Self { child, reader, writer: ours, next_id: 1 };
+        let messages = Messages(BufReader::new(socket.try_clone()?));
+        let mut vmm = Self { child, socket, next_id: 1 };
         vmm.send(&ToVmm::Configure(Box::new(config.clone())))?;
-        Ok(vmm)
+        Ok((vmm, messages))
     }
 
     /// The VMM's process id.
@@ -74,15 +77,7 @@ impl Vmm {
         self.child.id()
     }
 
-    /// A second handle on the owner's socket, to send requests while another thread waits in [`Vmm::next_message`].
-    ///
-    /// # Errors
-    /// [`ClientError::Io`].
-    pub fn handle(&self) -> Result<UnixStream, ClientError> {
-        Ok(self.writer.try_clone()?)
-    }
-
-    /// Sends a request and returns its number; the response comes from [`Vmm::next_message`].
+    /// Sends a request and returns its number; the response is among the [`Messages`].
     ///
     /// # Errors
     /// [`ClientError::Io`].
@@ -96,35 +91,29 @@ impl Vmm {
     fn send(&mut self, message: &ToVmm) -> Result<(), ClientError> {
         let mut line = serde_json::to_vec(message)?;
         line.push(b'\n');
-        self.writer.write_all(&line)?;
+        self.socket.write_all(&line)?;
         Ok(())
     }
+}
 
+impl Messages {
     /// Waits for the VMM's next message.
     ///
     /// # Errors
     /// [`ClientError::Gone`] when the VMM closed the socket; the others as they say.
     pub fn next_message(&mut self) -> Result<FromVmm, ClientError> {
         let mut line = Vec::new();
-        (&mut self.reader).take(MAX_LINE as u64).read_until(b'\n', &mut line)?;
+        (&mut self.0).take(MAX_LINE as u64).read_until(b'\n', &mut line)?;
         if line.last() != Some(&b'\n') {
             return Err(ClientError::Gone);
         }
         Ok(serde_json::from_slice(&line)?)
     }
-
-    /// Waits for the process to end.
-    ///
-    /// # Errors
-    /// [`ClientError::Io`].
-    pub fn wait(&mut self) -> Result<ExitStatus, ClientError> {
-        Ok(self.child.wait()?)
-    }
 }
 
 impl Drop for Vmm {
     fn drop(&mut self) {
-        // Errors mean that it ended already.
+        // An error means that it ended already; either way it is reaped.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

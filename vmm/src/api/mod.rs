@@ -8,7 +8,7 @@ mod client;
 mod config;
 mod control;
 
-pub use client::{ClientError, Vmm};
+pub use client::{ClientError, Messages, Vmm};
 pub use config::{Backend, Disk, SerialOutput, VmConfig, Vsock};
 pub use control::{Counters, End, FromVmm, Mark, Request, RequestKind, Response, ToVmm};
 
