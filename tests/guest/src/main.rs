@@ -1,0 +1,36 @@
+//! The probe: what tests run inside a container. Every result is a line on standard output.
+
+mod memory;
+mod terminal;
+mod tree;
+mod vectors;
+
+use std::{env, process::ExitCode};
+
+const USAGE: &str = "usage: probe tree ROOT | vectors PROCESSES ROUNDS | vector-worker SEED ROUNDS | \
+                     both-cpus | hog MIB | terminal";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let number = |text: &str| text.parse::<u64>().map_err(|error| format!("{text}: {error}"));
+    let done = match words.as_slice() {
+        ["tree", root] => tree::print(root),
+        ["vectors", processes, rounds] => {
+            number(processes).and_then(|processes| vectors::run(processes, rounds))
+        }
+        ["vector-worker", seed, rounds] => number(seed)
+            .and_then(|seed| number(rounds).and_then(|rounds| vectors::worker(seed, rounds))),
+        ["both-cpus"] => vectors::both_cpus(),
+        ["hog", mib] => number(mib).and_then(memory::hog),
+        ["terminal"] => terminal::describe(),
+        _ => Err(USAGE.to_owned()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            eprintln!("probe: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
