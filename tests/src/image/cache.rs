@@ -1,4 +1,4 @@
-//! Images that were made once are kept under the user's cache directory, keyed by the recipe and the packages' hashes.
+//! Images that were made once are kept under the user's cache directory, each keyed by all that it is made from.
 
 use std::{
     env, fs,
@@ -8,7 +8,7 @@ use std::{
 use rustix::fs::FlockOperation;
 use sha2::{Digest, Sha256};
 
-use super::{ImageError, Name, build, resolve};
+use super::{Image, ImageError, Name, build, resolve};
 
 /// The sources that decide what is in an image: a change of them makes another key.
 const RECIPE: [&str; 6] = [
@@ -20,33 +20,44 @@ const RECIPE: [&str; 6] = [
     include_str!("zoo.rs"),
 ];
 
-/// The directory of an image's OCI layout, made when it is not there yet; never to be written to.
+/// The OCI layout of an image of the catalogue, made when it is not there yet; never to be written to.
 ///
 /// # Errors
 /// [`ImageError`].
 pub fn cached(name: Name) -> Result<PathBuf, ImageError> {
-    let cache = directory();
-    let images = cache.join("images");
-    fs::create_dir_all(&images).map_err(ImageError::at(&images))?;
     let packages = resolve(&name.packages())?;
+    let versions: String =
+        packages.iter().map(|package| format!("{} {}\n", package.file, package.hash)).collect();
+    cached_as(name.as_str(), versions.as_bytes(), || {
+        build(name, &packages, &directory().join("packages"))
+    })
+}
+
+/// The OCI layout of the image that `make` makes of `inputs`, made when it is not there yet; never to be written to.
+///
+/// # Errors
+/// [`ImageError`].
+pub fn cached_as(
+    label: &str,
+    inputs: &[u8],
+    make: impl FnOnce() -> Result<Image, ImageError>,
+) -> Result<PathBuf, ImageError> {
+    let images = directory().join("images");
+    fs::create_dir_all(&images).map_err(ImageError::at(&images))?;
     let mut key = Sha256::new();
     RECIPE.iter().for_each(|source| key.update(source));
-    for package in &packages {
-        key.update(format!("{} {}\n", package.file, package.hash));
-    }
-    let key = format!("{}-{}", name.as_str(), &bulkhead_probe::hex(&key.finalize())[..24]);
+    key.update(inputs);
+    let key = format!("{label}-{}", &bulkhead_probe::hex(&key.finalize())[..24]);
     let layout = images.join(&key);
     if layout.exists() {
         return Ok(layout);
     }
-
-    let lock_path = images.join(format!("{key}.lock"));
-    let lock = fs::File::create(&lock_path).map_err(ImageError::at(&lock_path))?;
+    let lock = fs::File::open(&images).map_err(ImageError::at(&images))?;
     rustix::fs::flock(&lock, FlockOperation::LockExclusive)
-        .map_err(|error| ImageError::at(&lock_path)(error.into()))?;
+        .map_err(|error| ImageError::at(&images)(error.into()))?;
     if !layout.exists() {
-        eprintln!("images: making {} of {} packages", name.as_str(), packages.len());
-        let image = build(name, &packages, &cache.join("packages"))?;
+        eprintln!("images: making {label}");
+        let image = make()?;
         let unfinished = tempfile::Builder::new()
             .prefix(".new-")
             .tempdir_in(&images)
@@ -55,14 +66,9 @@ pub fn cached(name: Name) -> Result<PathBuf, ImageError> {
         image.write_layout(&inner)?;
         fs::rename(&inner, &layout).map_err(ImageError::at(&layout))?;
         let size: usize = image.layers.iter().map(|layer| layer.tar.len()).sum();
-        eprintln!(
-            "images: {} is ready, {} layers, {} KiB",
-            name.as_str(),
-            image.layers.len(),
-            size >> 10
-        );
+        let count = image.layers.len();
+        eprintln!("images: {label} is ready, layers: {count}, unpacked: {} KiB", size >> 10);
     }
-    let _ = fs::remove_file(&lock_path);
     Ok(layout)
 }
 

@@ -10,7 +10,7 @@ mod packages;
 mod tree;
 mod zoo;
 
-pub use cache::cached;
+pub use cache::{cached, cached_as};
 pub use catalogue::{Name, build};
 pub use debian::{merge_usr, system_layer};
 pub use entry::{DEFAULT_MTIME, Entry, Kind};

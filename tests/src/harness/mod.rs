@@ -1,0 +1,17 @@
+//! Runs the `bulkhead` command line as a user would, on a store and state of its own. A harness panics: that fails the test.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
+
+mod host;
+mod images;
+mod leftovers;
+mod outcome;
+mod programs;
+mod pty;
+mod running;
+
+pub use host::Host;
+pub use images::{image_with_probe, layout_with_probe};
+pub use outcome::Outcome;
+pub use programs::{binary, guest_kernel, kvm_missing, probe};
+pub use pty::Terminal;
+pub use running::Running;

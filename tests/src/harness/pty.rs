@@ -1,0 +1,113 @@
+//! A command on a terminal of its own, as a user at a keyboard has it.
+
+use std::{
+    fs::File,
+    io::Write,
+    os::fd::OwnedFd,
+    process::{Child, Command, ExitStatus},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    fs::{Mode, OFlags},
+    process::Signal,
+    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
+    termios::{Winsize, tcsetwinsize},
+};
+
+use super::running::{Collected, signal_process};
+
+/// A command and the keyboard's side of its terminal. Dropping it closes the terminal and kills the command.
+#[derive(Debug)]
+pub struct Terminal {
+    child: Child,
+    keyboard: Option<File>,
+    screen: Arc<Collected>,
+    seen: usize,
+    _slot: File,
+}
+
+impl Terminal {
+    pub(super) fn start(command: &Command, rows: u16, columns: u16, slot: File) -> Self {
+        let main = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
+            .expect("there are pseudo-terminals");
+        grantpt(&main).and_then(|()| unlockpt(&main)).expect("the pseudo-terminal is ours");
+        let name = ptsname(&main, Vec::new()).expect("a pseudo-terminal has a name");
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let side: OwnedFd =
+            rustix::fs::open(name.as_c_str(), flags, Mode::empty()).expect("it can be opened");
+        // setsid makes the terminal the command's own, so that closing it hangs the command up.
+        let mut session = Command::new("setsid");
+        session.arg("--ctty").arg(command.get_program()).args(command.get_args());
+        session.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let copy = || side.try_clone().expect("a descriptor can be copied");
+        let child = session.stdin(copy()).stdout(copy()).stderr(copy()).spawn();
+        let child = child.expect("setsid is installed");
+        drop(session);
+        drop(side);
+        let reader = File::from(main.try_clone().expect("a descriptor can be copied"));
+        let (screen, _) = Collected::reading(reader);
+        let terminal =
+            Self { child, keyboard: Some(File::from(main)), screen, seen: 0, _slot: slot };
+        terminal.resize(rows, columns);
+        terminal
+    }
+
+    /// The command's process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Gives the terminal another size.
+    pub fn resize(&self, rows: u16, columns: u16) {
+        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        let keyboard = self.keyboard.as_ref().expect("the terminal is open");
+        tcsetwinsize(keyboard, size).expect("a terminal has a size");
+    }
+
+    /// Types.
+    pub fn type_keys(&mut self, keys: &str) {
+        let keyboard = self.keyboard.as_mut().expect("the terminal is open");
+        keyboard.write_all(keys.as_bytes()).expect("a terminal takes keys");
+    }
+
+    /// Waits until `text` is on the screen, after what was waited for before.
+    #[track_caller]
+    pub fn wait_for(&mut self, text: &str) {
+        self.seen = self.screen.wait_for(text, self.seen);
+    }
+
+    /// All that came to the screen.
+    #[must_use]
+    pub fn screen(&self) -> String {
+        String::from_utf8_lossy(&self.screen.bytes()).into_owned()
+    }
+
+    /// What closing a terminal's window does to the command: a hang-up.
+    pub fn hang_up(&self) {
+        signal_process(self.child.id(), Signal::HUP);
+    }
+
+    /// Waits for the command's end.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + Duration::from_secs(600);
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it can be waited for") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "it hangs:\n{}", self.screen());
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
