@@ -3,4 +3,6 @@
 
 pub mod api;
 #[cfg(feature = "machine")]
+pub mod devices;
+#[cfg(feature = "machine")]
 pub mod memory;

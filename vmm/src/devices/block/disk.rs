@@ -1,0 +1,222 @@
+//! The bytes of a disk: files one after the other. A request may begin in one and end in another.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Seek, SeekFrom},
+    os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt},
+};
+
+use rustix::{
+    fs::FallocateFlags,
+    io::{Errno, retry_on_intr},
+};
+
+use super::{
+    BlockError, SECTOR,
+    vectored::{Direction, transfer},
+};
+use crate::{api, devices::virtio::Slices};
+
+/// Zeros to write where the host's file system cannot make them itself.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+/// Open files that are one disk.
+#[derive(Debug)]
+pub(super) struct Disk {
+    id: String,
+    files: Vec<Extent>,
+    /// Bytes, a multiple of the sector.
+    length: u64,
+    read_only: bool,
+}
+
+/// Where a file lies on the disk.
+#[derive(Debug)]
+struct Extent {
+    file: File,
+    start: u64,
+    length: u64,
+}
+
+/// Part of a request.
+enum Piece<'a> {
+    /// Bytes of a file.
+    File { file: &'a File, position: u64, length: u64 },
+    /// Zeros after the last file, up to the end of its sector.
+    Padding { length: u64 },
+}
+
+impl Piece<'_> {
+    fn length(&self) -> u64 {
+        match self {
+            Piece::File { length, .. } | Piece::Padding { length } => *length,
+        }
+    }
+}
+
+impl Disk {
+    pub(super) fn open(config: &api::Disk) -> Result<Self, BlockError> {
+        let api::Disk { id, files: paths, read_only } = config;
+        if paths.is_empty() {
+            return Err(BlockError::NoFile { id: id.clone() });
+        }
+        let mut files = Vec::with_capacity(paths.len());
+        let mut end = 0;
+        for (index, path) in paths.iter().enumerate() {
+            let how = if *read_only { "for reading" } else { "for reading and writing" };
+            let error =
+                |source| BlockError::Open { id: id.clone(), path: path.clone(), how, source };
+            // Without O_NONBLOCK a FIFO would hang here; it means nothing for files and block devices.
+            let mut file = OpenOptions::new()
+                .read(true)
+                .write(!read_only)
+                .custom_flags(libc::O_NONBLOCK)
+                .open(path)
+                .map_err(error)?;
+            let kind = file.metadata().map_err(error)?.file_type();
+            if !kind.is_file() && !kind.is_block_device() {
+                return Err(BlockError::NotAFile { id: id.clone(), path: path.clone() });
+            }
+            // A block device's metadata has no length.
+            let length = file.seek(SeekFrom::End(0)).map_err(error)?;
+            let may_be_cut = *read_only && index + 1 == paths.len();
+            if !length.is_multiple_of(SECTOR) && !may_be_cut {
+                return Err(BlockError::Unaligned { id: id.clone(), path: path.clone(), length });
+            }
+            if length > 0 {
+                files.push(Extent { file, start: end, length });
+            }
+            end += length;
+        }
+        let length = end.next_multiple_of(SECTOR);
+        Ok(Self { id: id.clone(), files, length, read_only: *read_only })
+    }
+
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub(super) fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    pub(super) fn sectors(&self) -> u64 {
+        self.length / SECTOR
+    }
+
+    /// The position of `sectors` sectors from `sector` on; `None` when they are not all on the disk.
+    pub(super) fn locate(&self, sector: u64, sectors: u64) -> Option<u64> {
+        let end = sector.checked_add(sectors)?;
+        (end <= self.sectors()).then_some(sector * SECTOR)
+    }
+
+    /// Reads `length` bytes into `slices` from `offset` on.
+    pub(super) fn read(
+        &self,
+        position: u64,
+        slices: &Slices<'_>,
+        offset: usize,
+        length: usize,
+    ) -> io::Result<()> {
+        self.vectored(position, slices, offset, length, Direction::Read)
+    }
+
+    /// Writes `length` bytes of `slices` from `offset` on.
+    pub(super) fn write(
+        &self,
+        position: u64,
+        slices: &Slices<'_>,
+        offset: usize,
+        length: usize,
+    ) -> io::Result<()> {
+        self.vectored(position, slices, offset, length, Direction::Write)
+    }
+
+    /// Makes what was written durable.
+    pub(super) fn flush(&self) -> io::Result<()> {
+        if self.read_only {
+            return Ok(());
+        }
+        self.files.iter().try_for_each(|extent| extent.file.sync_data())
+    }
+
+    /// Gives the storage of a range back where the host can; what is read there afterwards is not defined (virtio 1.3, 5.2.6.2).
+    pub(super) fn discard(&self, position: u64, length: u64) -> io::Result<()> {
+        self.allocate(position, length, FallocateFlags::PUNCH_HOLE, |_, _, _| Ok(()))
+    }
+
+    /// Makes a range read as zeros, and gives its storage back if `unmap`.
+    pub(super) fn zero(&self, position: u64, length: u64, unmap: bool) -> io::Result<()> {
+        let mode = if unmap { FallocateFlags::PUNCH_HOLE } else { FallocateFlags::ZERO_RANGE };
+        self.allocate(position, length, mode, write_zeros)
+    }
+
+    fn vectored(
+        &self,
+        position: u64,
+        slices: &Slices<'_>,
+        mut offset: usize,
+        length: usize,
+        direction: Direction,
+    ) -> io::Result<()> {
+        for piece in self.pieces(position, length as u64) {
+            // No longer than `length`.
+            let length = usize::try_from(piece.length()).map_err(io::Error::other)?;
+            let memory = slices.range(offset, length);
+            match piece {
+                Piece::File { file, position, .. } => transfer(file, position, memory, direction)?,
+                Piece::Padding { .. } => memory.for_each(|slice| {
+                    slice.copy_from(&ZEROS[..slice.len().min(ZEROS.len())]);
+                }),
+            }
+            offset += length;
+        }
+        Ok(())
+    }
+
+    fn allocate(
+        &self,
+        position: u64,
+        length: u64,
+        mode: FallocateFlags,
+        fallback: fn(&File, u64, u64) -> io::Result<()>,
+    ) -> io::Result<()> {
+        for piece in self.pieces(position, length) {
+            // A disk that can be written has no padding.
+            let Piece::File { file, position, length } = piece else { continue };
+            let mode = mode | FallocateFlags::KEEP_SIZE;
+            match retry_on_intr(|| rustix::fs::fallocate(file, mode, position, length)) {
+                Err(Errno::OPNOTSUPP) => fallback(file, position, length)?,
+                result => result?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Cuts a range of the disk into ranges of its files.
+    fn pieces(&self, position: u64, length: u64) -> impl Iterator<Item = Piece<'_>> {
+        let first = self.files.partition_point(|extent| extent.start + extent.length <= position);
+        let (mut at, mut left) = (position, length);
+        let files = self.files[first..].iter().map_while(move |extent| {
+            let skipped = at - extent.start;
+            let length = left.min(extent.length - skipped);
+            at += length;
+            left -= length;
+            let piece = Piece::File { file: &extent.file, position: skipped, length };
+            (length > 0).then_some(piece)
+        });
+        let end = self.files.last().map_or(0, |extent| extent.start + extent.length);
+        let padding = (position + length).saturating_sub(end.max(position));
+        files.chain((padding > 0).then_some(Piece::Padding { length: padding }))
+    }
+}
+
+fn write_zeros(file: &File, mut position: u64, mut left: u64) -> io::Result<()> {
+    while left > 0 {
+        let count = left.min(ZEROS.len() as u64);
+        file.write_all_at(&ZEROS[..usize::try_from(count).map_err(io::Error::other)?], position)?;
+        position += count;
+        left -= count;
+    }
+    Ok(())
+}

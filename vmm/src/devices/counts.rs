@@ -1,0 +1,41 @@
+//! What the devices count while they run. The machine keeps a handle and reads them for its `Counters`.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A count that only grows, shared between threads.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// The value now.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add(&self, amount: u64) {
+        self.0.fetch_add(amount, Ordering::Relaxed);
+    }
+}
+
+/// One disk's counts.
+#[derive(Debug, Default)]
+pub struct BlockCounts {
+    /// Requests that were answered, in whatever way.
+    pub requests: Count,
+    /// Bytes read from the files.
+    pub read: Count,
+    /// Bytes written to the files.
+    pub written: Count,
+    /// Requests that were malformed, refused or failed.
+    pub errors: Count,
+}
+
+/// The socket device's counts.
+#[derive(Debug, Default)]
+pub struct VsockCounts {
+    /// Packets in both directions.
+    pub packets: Count,
+    /// Packets that were malformed, not addressed to the host, or of no connection.
+    pub errors: Count,
+}

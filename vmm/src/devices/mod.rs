@@ -1,0 +1,24 @@
+//! The machine's virtio devices (virtio 1.3, modern devices only): [`block`], [`vsock`], [`rng`], and what they share, [`virtio`].
+//!
+//! **Memory.** A device is made without guest memory. [`virtio::VirtioDevice::activate`] hands it the memory, the
+//! queues and the interrupt when the driver sets `DRIVER_OK`, and they live in the [`virtio::Running`] value that it
+//! returns and nowhere else; a reset drops that value. So code that holds no `Running` cannot touch guest memory.
+//!
+//! **Threads and locks.** One lock for each device: the one around its [`virtio::MmioTransport`]. Virtual CPU threads take
+//! it for an MMIO exit, the event loop for a doorbell or a host descriptor. Nobody holds two devices' locks, and nothing
+//! under the lock waits for a virtual CPU or for the event loop. A disk's own thread takes no lock at all: it shares only
+//! atomics and event descriptors, so that a reset may wait for it while holding the transport's lock.
+//!
+//! **Bad guests.** What a driver wrote is never trusted: a malformed chain is counted and answered, a ring that makes no
+//! sense stops the device and sets `NEEDS_RESET`; neither ends the VMM.
+
+pub mod block;
+mod counts;
+pub mod rng;
+pub mod virtio;
+pub mod vsock;
+
+#[cfg(test)]
+mod testing;
+
+pub use counts::{BlockCounts, VsockCounts};

@@ -1,0 +1,97 @@
+//! The entropy device (virtio 1.3, 5.4): the host's getrandom(2), straight into the guest's buffers.
+
+use std::sync::Arc;
+
+use vm_memory::VolatileSlice;
+
+use super::virtio::{
+    ActivateError, Chain, DeviceKind, Event, Interrupt, QueueError, Resources, Running,
+    VirtioDevice, Virtqueue, feature,
+};
+use crate::memory::GuestMemory;
+
+/// At most this many bytes for one request; the driver asks again (virtio 1.3, 5.4.6.2: fewer than asked is allowed).
+const MAX_REQUEST: usize = 4096;
+
+/// An entropy device.
+#[derive(Debug, Default)]
+pub struct Rng;
+
+impl Rng {
+    /// Makes one.
+    #[must_use]
+    pub fn new() -> Self {
+        Self
+    }
+}
+
+impl VirtioDevice for Rng {
+    fn kind(&self) -> DeviceKind {
+        DeviceKind::Rng
+    }
+
+    fn features(&self) -> u64 {
+        feature::EVENT_IDX
+    }
+
+    fn queue_sizes(&self) -> &'static [u16] {
+        &[8]
+    }
+
+    fn read_config(&self, _: u64, _: &mut [u8]) {}
+
+    fn activate(&mut self, resources: Resources) -> Result<Box<dyn Running>, ActivateError> {
+        let Resources { memory, queues, interrupt, .. } = resources;
+        let [queue] = <[Virtqueue; 1]>::try_from(queues).map_err(|_| ActivateError::Queues(1))?;
+        Ok(Box::new(RunningRng { memory, queue, interrupt }))
+    }
+}
+
+/// The device while a driver runs it.
+struct RunningRng {
+    memory: GuestMemory,
+    queue: Virtqueue,
+    interrupt: Arc<Interrupt>,
+}
+
+impl Running for RunningRng {
+    fn process(&mut self, _: Event) -> Result<(), QueueError> {
+        let Self { memory, queue, interrupt } = self;
+        let mut chain = Chain::default();
+        loop {
+            while queue.pop(memory, &mut chain)? {
+                let written = if chain.fault().is_some() { 0 } else { fill(&chain) };
+                queue.push(memory, chain.head(), written)?;
+            }
+            if !queue.enable_doorbell(memory)? {
+                break;
+            }
+        }
+        if queue.wants_interrupt(memory)? {
+            interrupt.used();
+        }
+        Ok(())
+    }
+}
+
+/// Fills the chain's buffers; returns the number of bytes.
+fn fill(chain: &Chain<'_>) -> u32 {
+    let mut written = 0;
+    for slice in chain.writable.range(0, MAX_REQUEST) {
+        let count = random(&slice);
+        written += count;
+        if (count as usize) < slice.len() {
+            break;
+        }
+    }
+    written
+}
+
+/// Fills the front of `slice`; returns the number of bytes.
+fn random(slice: &VolatileSlice<'_>) -> u32 {
+    let guard = slice.ptr_guard_mut();
+    // SAFETY: the pointer and length are those of a mapped piece of guest memory, which outlives the call; the kernel
+    // writes to it as the guest may, and no Rust reference to it exists. GRND_NONBLOCK: the event loop must not wait.
+    let count = unsafe { libc::getrandom(guard.as_ptr().cast(), guard.len(), libc::GRND_NONBLOCK) };
+    u32::try_from(count).unwrap_or(0)
+}

@@ -1,0 +1,110 @@
+//! What a device must do to be attached to an MMIO transport.
+
+use std::{io, os::fd::BorrowedFd, sync::Arc};
+
+use super::{Interrupt, QueueError, Virtqueue};
+use crate::memory::GuestMemory;
+
+/// The device's type (virtio 1.3, 5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// A disk.
+    Block = 2,
+    /// A source of random bytes.
+    Rng = 4,
+    /// A socket device.
+    Vsock = 19,
+}
+
+impl DeviceKind {
+    /// The name for people.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            DeviceKind::Block => "block",
+            DeviceKind::Rng => "rng",
+            DeviceKind::Vsock => "vsock",
+        }
+    }
+}
+
+/// Why a device did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ActivateError {
+    /// The host refused something.
+    #[error("the device cannot start")]
+    Io(#[from] io::Error),
+    /// A queue cannot be used.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// The transport gave fewer queues than [`VirtioDevice::queue_sizes`] names.
+    #[error("the device needs {0} queues")]
+    Queues(usize),
+}
+
+/// Something happened that a running device should look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// The driver rang the doorbell of this queue.
+    Doorbell(usize),
+    /// The descriptor of [`VirtioDevice::source`] is ready.
+    Source,
+}
+
+/// What a device gets when the driver is ready, and has until it is reset.
+#[derive(Debug)]
+pub struct Resources {
+    /// The guest's memory.
+    pub memory: GuestMemory,
+    /// The queues, as many as [`VirtioDevice::queue_sizes`] names, each checked against the memory.
+    pub queues: Vec<Virtqueue>,
+    /// Tells the driver.
+    pub interrupt: Arc<Interrupt>,
+    /// The features that the driver accepted.
+    pub features: u64,
+}
+
+/// A device as long as no driver runs it: it has no guest memory.
+///
+/// All calls are made under the transport's lock. State that must outlive a reset (files, a listening socket) belongs
+/// here; what belongs to one activation goes into the [`Running`] value.
+pub trait VirtioDevice: Send {
+    /// What it is.
+    fn kind(&self) -> DeviceKind;
+
+    /// The feature bits to offer: those of the device type and those of [`super::feature`] that serve it.
+    fn features(&self) -> u64;
+
+    /// The largest size of each queue, powers of two.
+    fn queue_sizes(&self) -> &'static [u16];
+
+    /// Fills `data` from the configuration space, with zeros beyond its end.
+    fn read_config(&self, offset: u64, data: &mut [u8]);
+
+    /// A host descriptor whose readiness to be read is [`Event::Source`], watched for as long as the device is attached.
+    /// It must not be ready while the device does not run.
+    fn source(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// True: a thread of the running device waits on the queues' doorbells, which block when they are read. False: the event loop
+    /// waits on them and calls [`Running::process`].
+    fn own_thread(&self) -> bool {
+        false
+    }
+
+    /// Starts the device: the driver has set `DRIVER_OK`.
+    ///
+    /// # Errors
+    /// The transport then sets `NEEDS_RESET`.
+    fn activate(&mut self, resources: Resources) -> Result<Box<dyn Running>, ActivateError>;
+}
+
+/// A device that a driver runs. Dropping it is the reset: when `drop` returns, nothing touches guest memory any more.
+pub trait Running: Send {
+    /// Looks at what happened, on the event-loop thread and under the transport's lock. It must not block.
+    ///
+    /// # Errors
+    /// A ring that makes no sense; the transport drops the device and sets `NEEDS_RESET`.
+    fn process(&mut self, event: Event) -> Result<(), QueueError>;
+}

@@ -1,0 +1,79 @@
+//! A device's one interrupt line and the bits that say why it was raised. Shared by the transport and the running device.
+
+use std::{
+    io,
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
+};
+
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+/// `InterruptStatus`, bit 0: the device used a buffer (virtio 1.3, 4.2.2).
+const USED: u32 = 1;
+/// `InterruptStatus`, bit 1: the configuration or the device's status changed.
+const CONFIG: u32 = 2;
+
+/// Raises the device's interrupt.
+#[derive(Debug)]
+pub struct Interrupt {
+    line: EventFd,
+    pending: AtomicU32,
+    broken: AtomicBool,
+}
+
+impl Interrupt {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self {
+            line: EventFd::new(EFD_NONBLOCK)?,
+            pending: AtomicU32::new(0),
+            broken: AtomicBool::new(false),
+        })
+    }
+
+    /// The event descriptor that becomes the irqfd.
+    pub(super) fn line(&self) -> &EventFd {
+        &self.line
+    }
+
+    /// Tells the driver that buffers were used.
+    pub fn used(&self) {
+        self.raise(USED);
+    }
+
+    /// Tells the driver that the device cannot go on until it is reset (`NEEDS_RESET`; virtio 1.3, 2.1.2).
+    pub fn needs_reset(&self) {
+        self.broken.store(true, Ordering::SeqCst);
+        self.raise(CONFIG);
+    }
+
+    /// Tells the driver that the configuration space changed.
+    pub(super) fn config_changed(&self) {
+        self.raise(CONFIG);
+    }
+
+    /// Why the interrupt was raised and not yet acknowledged: the `InterruptStatus` register.
+    pub(super) fn pending(&self) -> u32 {
+        self.pending.load(Ordering::SeqCst)
+    }
+
+    /// The driver's acknowledgement of `bits`.
+    pub(super) fn acknowledge(&self, bits: u32) {
+        self.pending.fetch_and(!bits, Ordering::SeqCst);
+    }
+
+    /// Whether [`Interrupt::needs_reset`] was called since the last reset.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::SeqCst)
+    }
+
+    /// Forgets everything, as a device reset does.
+    pub(super) fn clear(&self) {
+        self.broken.store(false, Ordering::SeqCst);
+        self.pending.store(0, Ordering::SeqCst);
+    }
+
+    fn raise(&self, bit: u32) {
+        self.pending.fetch_or(bit, Ordering::SeqCst);
+        // It fails only when the counter is full, and then the interrupt is pending anyway.
+        let _ = self.line.write(1);
+    }
+}

@@ -1,0 +1,312 @@
+//! The MMIO transport (virtio 1.3, 4.2): feature negotiation, queue set-up, the status state machine, and the delivery of
+//! events to the running device.
+
+use std::{fmt, io, os::fd::AsRawFd, sync::Arc};
+
+use event_manager::{EventOps, Events, MutEventSubscriber};
+use vmm_sys_util::{
+    epoll::EventSet,
+    eventfd::{EFD_NONBLOCK, EventFd},
+};
+
+use super::{
+    ActivateError, Event, Interrupt, Resources, Running, VirtioDevice, feature,
+    queue::QueueConfig,
+    register::{self, Register},
+    status::{self, Transition},
+};
+use crate::memory::GuestMemory;
+
+/// The event data of [`VirtioDevice::source`]; a doorbell's is its queue's index.
+const SOURCE: u32 = u32::MAX;
+
+/// One device's registers and, while a driver runs it, the device.
+pub struct MmioTransport {
+    // Before the device, so that it is dropped first.
+    running: Option<Box<dyn Running>>,
+    device: Box<dyn VirtioDevice>,
+    memory: GuestMemory,
+    interrupt: Arc<Interrupt>,
+    doorbells: Vec<EventFd>,
+    queues: Vec<QueueConfig>,
+    /// The bits that the driver has set.
+    status: u32,
+    offered: u64,
+    accepted: u64,
+    offered_half: u32,
+    accepted_half: u32,
+    selected_queue: u32,
+    generation: u32,
+    watch_result: Result<(), event_manager::Error>,
+}
+
+impl fmt::Debug for MmioTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MmioTransport")
+            .field("kind", &self.device.kind())
+            .field("status", &self.status)
+            .field("accepted", &self.accepted)
+            .field("queues", &self.queues)
+            .field("running", &self.running.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl MmioTransport {
+    pub(super) fn new(device: Box<dyn VirtioDevice>, memory: GuestMemory) -> io::Result<Self> {
+        let sizes = device.queue_sizes();
+        let flags = if device.own_thread() { 0 } else { EFD_NONBLOCK };
+        Ok(Self {
+            offered: device.features() | feature::VERSION_1,
+            running: None,
+            memory,
+            interrupt: Arc::new(Interrupt::new()?),
+            doorbells: sizes.iter().map(|_| EventFd::new(flags)).collect::<io::Result<_>>()?,
+            queues: sizes.iter().copied().map(QueueConfig::new).collect(),
+            status: 0,
+            accepted: 0,
+            offered_half: 0,
+            accepted_half: 0,
+            selected_queue: 0,
+            generation: 0,
+            watch_result: Ok(()),
+            device,
+        })
+    }
+
+    /// Handles on the doorbells and the interrupt line, for the machine.
+    pub(super) fn event_fds(&self) -> io::Result<(Vec<EventFd>, EventFd)> {
+        let doorbells = self.doorbells.iter().map(EventFd::try_clone).collect::<io::Result<_>>()?;
+        Ok((doorbells, self.interrupt.line().try_clone()?))
+    }
+
+    /// Whether the event loop took the device's descriptors.
+    pub(super) fn take_watch_result(&mut self) -> Result<(), event_manager::Error> {
+        std::mem::replace(&mut self.watch_result, Ok(()))
+    }
+
+    /// Answers a read of the device's page. Registers are read 4 bytes at a time, the configuration space from 0x100 on in
+    /// any width; everything else reads as zero.
+    pub fn read(&mut self, offset: u64, data: &mut [u8]) {
+        data.fill(0);
+        if let Some(offset) = offset.checked_sub(register::CONFIG) {
+            self.device.read_config(offset, data);
+        } else if let (Some(register), Ok(data)) =
+            (Register::at(offset), <&mut [u8; 4]>::try_from(data))
+        {
+            *data = self.register(register).to_le_bytes();
+        }
+    }
+
+    /// Answers a write to the device's page. What is not a register that can be written is ignored.
+    pub fn write(&mut self, offset: u64, data: &[u8]) {
+        if let (Some(register), Ok(data)) = (Register::at(offset), <[u8; 4]>::try_from(data)) {
+            self.set_register(register, u32::from_le_bytes(data));
+        }
+    }
+
+    /// Tells the driver that the configuration space changed: a new generation, and an interrupt if a driver runs.
+    pub fn config_changed(&mut self) {
+        self.generation = self.generation.wrapping_add(1);
+        if self.running.is_some() {
+            self.interrupt.config_changed();
+        }
+    }
+
+    fn register(&self, register: Register) -> u32 {
+        let queue = self.queues.get(self.selected_queue as usize);
+        match register {
+            Register::MagicValue => register::MAGIC,
+            Register::Version => register::VERSION,
+            Register::DeviceId => self.device.kind() as u32,
+            Register::VendorId => register::VENDOR,
+            Register::DeviceFeatures => half(self.offered, self.offered_half),
+            Register::QueueSizeMax => queue.map_or(0, |queue| u32::from(queue.max_size)),
+            Register::QueueReady => queue.map_or(0, |queue| u32::from(queue.ready)),
+            Register::InterruptStatus => self.interrupt.pending(),
+            Register::Status if self.interrupt.is_broken() => self.status | status::NEEDS_RESET,
+            Register::Status => self.status,
+            // There is no shared memory region (virtio 1.3, 4.2.2).
+            Register::ShmLenLow
+            | Register::ShmLenHigh
+            | Register::ShmBaseLow
+            | Register::ShmBaseHigh => u32::MAX,
+            Register::ConfigGeneration => self.generation,
+            _ => 0,
+        }
+    }
+
+    fn set_register(&mut self, register: Register, value: u32) {
+        match register {
+            Register::DeviceFeaturesSel => self.offered_half = value,
+            Register::DriverFeaturesSel => self.accepted_half = value,
+            Register::DriverFeatures => self.accept(value),
+            Register::QueueSel => self.selected_queue = value,
+            Register::QueueNotify => {
+                // Normally KVM answers this one itself. A full counter means that the doorbell rings already.
+                if let Some(doorbell) = self.doorbells.get(value as usize) {
+                    let _ = doorbell.write(1);
+                }
+            }
+            Register::InterruptAck => self.interrupt.acknowledge(value),
+            Register::Status => self.set_status(value),
+            Register::QueueReady => self.set_queue_ready(value == 1),
+            _ => self.configure_queue(register, value),
+        }
+    }
+
+    /// Takes half of the driver's features; they are fixed once `FEATURES_OK` is set.
+    fn accept(&mut self, value: u32) {
+        if self.status & (status::DRIVER | status::FEATURES_OK) != status::DRIVER {
+            return;
+        }
+        let shift = match self.accepted_half {
+            0 => 0,
+            1 => 32,
+            _ => return,
+        };
+        self.accepted &= !(u64::from(u32::MAX) << shift);
+        self.accepted |= u64::from(value) << shift;
+    }
+
+    fn configure_queue(&mut self, register: Register, value: u32) {
+        let running = self.running.is_some();
+        let Some(queue) = self.queues.get_mut(self.selected_queue as usize) else { return };
+        if running || queue.ready {
+            return;
+        }
+        match register {
+            Register::QueueSize => queue.size = value,
+            Register::QueueDescLow => set_low(&mut queue.descriptors, value),
+            Register::QueueDescHigh => set_high(&mut queue.descriptors, value),
+            Register::QueueDriverLow => set_low(&mut queue.driver, value),
+            Register::QueueDriverHigh => set_high(&mut queue.driver, value),
+            Register::QueueDeviceLow => set_low(&mut queue.device, value),
+            Register::QueueDeviceHigh => set_high(&mut queue.device, value),
+            _ => {}
+        }
+    }
+
+    /// A queue becomes ready only when it can be used, so that a driver that reads the register back knows.
+    fn set_queue_ready(&mut self, ready: bool) {
+        if self.running.is_some() {
+            return;
+        }
+        let memory = &self.memory;
+        if let Some(queue) = self.queues.get_mut(self.selected_queue as usize) {
+            queue.ready = ready && queue.is_valid(memory);
+        }
+    }
+
+    fn set_status(&mut self, value: u32) {
+        match status::transition(self.status, value) {
+            Transition::Illegal => {}
+            Transition::Reset => self.reset(),
+            Transition::Fail => {
+                self.running = None;
+                self.status |= status::FAILED;
+            }
+            Transition::Set(steps) => {
+                for bit in steps.into_iter().filter(|bit| *bit != 0) {
+                    if bit == status::FEATURES_OK && !self.features_agree() {
+                        return;
+                    }
+                    self.status |= bit;
+                    if bit == status::DRIVER_OK && self.activate().is_err() {
+                        self.interrupt.needs_reset();
+                    }
+                }
+            }
+        }
+    }
+
+    /// The driver took nothing that was not offered, and knows that the device is not a legacy one (virtio 1.3, 6.1 and 6.2).
+    fn features_agree(&self) -> bool {
+        self.accepted & !self.offered == 0 && self.accepted & feature::VERSION_1 != 0
+    }
+
+    fn activate(&mut self) -> Result<(), ActivateError> {
+        if !self.queues.iter().all(|queue| queue.ready && queue.is_valid(&self.memory)) {
+            return Err(ActivateError::Queues(self.queues.len()));
+        }
+        let event_idx = self.accepted & feature::EVENT_IDX != 0;
+        let mut queues = Vec::with_capacity(self.queues.len());
+        for (queue, doorbell) in self.queues.iter().zip(&self.doorbells) {
+            queues.push(queue.build(event_idx, doorbell.try_clone()?)?);
+        }
+        self.running = Some(self.device.activate(Resources {
+            memory: self.memory.clone(),
+            queues,
+            interrupt: self.interrupt.clone(),
+            features: self.accepted,
+        })?);
+        Ok(())
+    }
+
+    fn reset(&mut self) {
+        self.running = None;
+        self.interrupt.clear();
+        self.status = 0;
+        self.accepted = 0;
+        self.offered_half = 0;
+        self.accepted_half = 0;
+        self.selected_queue = 0;
+        for queue in &mut self.queues {
+            *queue = QueueConfig::new(queue.max_size);
+        }
+    }
+
+    fn watch(&self, ops: &mut EventOps<'_>) -> Result<(), event_manager::Error> {
+        if !self.device.own_thread() {
+            for (index, doorbell) in (0..SOURCE).zip(&self.doorbells) {
+                ops.add(Events::with_data(doorbell, index, EventSet::IN))?;
+            }
+        }
+        if let Some(source) = self.device.source() {
+            ops.add(Events::with_data_raw(source.as_raw_fd(), SOURCE, EventSet::IN))?;
+        }
+        Ok(())
+    }
+}
+
+impl MutEventSubscriber for MmioTransport {
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        self.watch_result = self.watch(ops);
+    }
+
+    fn process(&mut self, events: Events, _: &mut EventOps<'_>) {
+        let event = if events.data() == SOURCE {
+            Event::Source
+        } else {
+            let index = events.data() as usize;
+            // Nothing to read means that the ring was taken already.
+            if let Some(doorbell) = self.doorbells.get(index) {
+                let _ = doorbell.read();
+            }
+            Event::Doorbell(index)
+        };
+        if let Some(running) = &mut self.running
+            && running.process(event).is_err()
+        {
+            self.running = None;
+            self.interrupt.needs_reset();
+        }
+    }
+}
+
+fn half(features: u64, which: u32) -> u32 {
+    let half = match which {
+        0 => features & u64::from(u32::MAX),
+        1 => features >> 32,
+        _ => 0,
+    };
+    u32::try_from(half).unwrap_or(0)
+}
+
+fn set_low(address: &mut u64, value: u32) {
+    *address = *address & !u64::from(u32::MAX) | u64::from(value);
+}
+
+fn set_high(address: &mut u64, value: u32) {
+    *address = *address & u64::from(u32::MAX) | u64::from(value) << 32;
+}

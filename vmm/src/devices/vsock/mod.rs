@@ -1,0 +1,172 @@
+//! The socket device (virtio 1.3, 5.10): stream connections between ports of the guest and Unix sockets of the host.
+//!
+//! A guest's connection to port `N` of CID 2 becomes one to the Unix socket `<path>_N`. A connection to `<path>` that says
+//! `CONNECT N\n` becomes one to port `N` of the guest and is answered `OK <host port>\n`, or closed.
+//!
+//! Host descriptors are watched by an epoll instance of the device's own, which is itself one descriptor of the event loop:
+//! connections then come and go under the device's lock alone, whichever thread holds it.
+
+mod credit;
+mod from_guest;
+mod from_host;
+mod host;
+mod packet;
+mod running;
+mod stream;
+mod table;
+mod to_guest;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    io,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::net::UnixListener,
+    },
+    path::PathBuf,
+    sync::Arc,
+};
+
+use rustix::event::epoll;
+
+use self::running::RunningVsock;
+use super::{
+    VsockCounts,
+    virtio::{ActivateError, DeviceKind, Resources, Running, VirtioDevice, feature},
+};
+use crate::api;
+
+/// `VIRTIO_VSOCK_F_STREAM`.
+const F_STREAM: u64 = 1;
+/// The largest sizes of the receive, transmit and event queues. A Linux driver fills the receive queue with 4 KiB buffers of two
+/// descriptors each when it starts, so more of them cost boot time and memory; without indirect descriptors it makes no table for each.
+const QUEUE_SIZES: [u16; 3] = [64, 64, 8];
+/// The longest path in bytes: `_4294967295` and a zero byte must still fit (unix(7)).
+const MAX_PATH: usize = 108 - 12;
+
+/// Why the device cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum VsockError {
+    /// The context id is reserved.
+    #[error("the guest's vsock context id is {cid}; it must be 3 or more, and not 4294967295")]
+    Cid {
+        /// The context id.
+        cid: u32,
+    },
+    /// The path does not fit into a socket address.
+    #[error("the vsock path {path} is longer than {MAX_PATH} bytes")]
+    PathTooLong {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The socket cannot be made.
+    #[error("cannot listen on the vsock path {path}")]
+    Bind {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The host gave no epoll instance.
+    #[error("cannot watch the sockets of the vsock device")]
+    Epoll(#[source] io::Error),
+}
+
+/// The device. Dropping it removes the socket's file.
+#[derive(Debug)]
+pub struct Vsock {
+    cid: u32,
+    listener: Arc<Listener>,
+    epoll: Arc<OwnedFd>,
+    counts: Arc<VsockCounts>,
+}
+
+impl Vsock {
+    /// Listens on the Unix socket. Connections wait there until the guest's driver is ready.
+    ///
+    /// # Errors
+    /// [`VsockError`]; a file that is already at the path is one.
+    pub fn bind(config: &api::Vsock) -> Result<Self, VsockError> {
+        let api::Vsock { cid, path } = config.clone();
+        if cid < 3 || cid == u32::MAX {
+            return Err(VsockError::Cid { cid });
+        }
+        if path.as_os_str().len() > MAX_PATH {
+            return Err(VsockError::PathTooLong { path });
+        }
+        let error = |source| VsockError::Bind { path: path.clone(), source };
+        let socket = UnixListener::bind(&path).map_err(error)?;
+        let listener = Arc::new(Listener { socket, path });
+        let error = |source| VsockError::Bind { path: listener.path.clone(), source };
+        listener.socket.set_nonblocking(true).map_err(error)?;
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)
+            .map_err(|error| VsockError::Epoll(error.into()))?;
+        Ok(Self { cid, listener, epoll: Arc::new(epoll), counts: Arc::default() })
+    }
+
+    /// What the device counts; the handle stays good after it was attached.
+    #[must_use]
+    pub fn counts(&self) -> Arc<VsockCounts> {
+        self.counts.clone()
+    }
+}
+
+impl VirtioDevice for Vsock {
+    fn kind(&self) -> DeviceKind {
+        DeviceKind::Vsock
+    }
+
+    fn features(&self) -> u64 {
+        feature::EVENT_IDX | F_STREAM
+    }
+
+    fn queue_sizes(&self) -> &'static [u16] {
+        &QUEUE_SIZES
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        // struct virtio_vsock_config: the guest's context id.
+        let config = u64::from(self.cid).to_le_bytes();
+        let rest = usize::try_from(offset).ok().and_then(|offset| config.get(offset..));
+        for (to, from) in data.iter_mut().zip(rest.unwrap_or_default()) {
+            *to = *from;
+        }
+    }
+
+    fn source(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.epoll.as_fd())
+    }
+
+    fn activate(&mut self, resources: Resources) -> Result<Box<dyn Running>, ActivateError> {
+        let running = RunningVsock::new(
+            self.cid,
+            self.listener.clone(),
+            self.epoll.clone(),
+            self.counts.clone(),
+            resources,
+        )?;
+        Ok(Box::new(running))
+    }
+}
+
+/// The listening socket and its file.
+#[derive(Debug)]
+struct Listener {
+    socket: UnixListener,
+    path: PathBuf,
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // Somebody may have removed it already.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
