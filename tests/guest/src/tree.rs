@@ -1,4 +1,4 @@
-//! `probe tree ROOT`: one line for every file below ROOT that is not on, or below, another mount.
+//! `probe tree ROOT`: one line for every file below ROOT that is not on another mount, and `mount PATH` for each of those.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -24,6 +24,10 @@ pub(crate) fn print(root: &str) -> Result<(), String> {
     let mut pending = vec![root.to_owned()];
     while let Some(path) = pending.pop() {
         if path != root && mounts.contains(&path) {
+            println!(
+                "mount /{}",
+                escape(path.strip_prefix(root).unwrap_or(&path).as_os_str().as_bytes())
+            );
             continue;
         }
         let failed = |error: io::Error| format!("{}: {error}", path.display());

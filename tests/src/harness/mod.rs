@@ -14,4 +14,4 @@ pub use images::{image_with_probe, layout_with_probe};
 pub use outcome::Outcome;
 pub use programs::{binary, guest_kernel, kvm_missing, probe};
 pub use pty::Terminal;
-pub use running::Running;
+pub use running::{Running, signal_process};

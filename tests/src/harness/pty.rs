@@ -12,18 +12,17 @@ use std::{
 
 use rustix::{
     fs::{Mode, OFlags},
-    process::Signal,
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
     termios::{Winsize, tcsetwinsize},
 };
 
-use super::running::{Collected, signal_process};
+use super::running::Collected;
 
 /// A command and the keyboard's side of its terminal. Dropping it closes the terminal and kills the command.
 #[derive(Debug)]
 pub struct Terminal {
     child: Child,
-    keyboard: Option<File>,
+    keyboard: File,
     screen: Arc<Collected>,
     seen: usize,
     _slot: File,
@@ -49,8 +48,7 @@ impl Terminal {
         drop(side);
         let reader = File::from(main.try_clone().expect("a descriptor can be copied"));
         let (screen, _) = Collected::reading(reader);
-        let terminal =
-            Self { child, keyboard: Some(File::from(main)), screen, seen: 0, _slot: slot };
+        let terminal = Self { child, keyboard: File::from(main), screen, seen: 0, _slot: slot };
         terminal.resize(rows, columns);
         terminal
     }
@@ -64,14 +62,12 @@ impl Terminal {
     /// Gives the terminal another size.
     pub fn resize(&self, rows: u16, columns: u16) {
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-        let keyboard = self.keyboard.as_ref().expect("the terminal is open");
-        tcsetwinsize(keyboard, size).expect("a terminal has a size");
+        tcsetwinsize(&self.keyboard, size).expect("a terminal has a size");
     }
 
     /// Types.
     pub fn type_keys(&mut self, keys: &str) {
-        let keyboard = self.keyboard.as_mut().expect("the terminal is open");
-        keyboard.write_all(keys.as_bytes()).expect("a terminal takes keys");
+        self.keyboard.write_all(keys.as_bytes()).expect("a terminal takes keys");
     }
 
     /// Waits until `text` is on the screen, after what was waited for before.
@@ -84,11 +80,6 @@ impl Terminal {
     #[must_use]
     pub fn screen(&self) -> String {
         String::from_utf8_lossy(&self.screen.bytes()).into_owned()
-    }
-
-    /// What closing a terminal's window does to the command: a hang-up.
-    pub fn hang_up(&self) {
-        signal_process(self.child.id(), Signal::HUP);
     }
 
     /// Waits for the command's end.

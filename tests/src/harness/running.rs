@@ -166,7 +166,7 @@ impl Drop for Running {
 }
 
 /// Sends a signal to a process.
-pub(super) fn signal_process(pid: u32, signal: Signal) {
+pub fn signal_process(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(pid.cast_signed()).expect("a pid is not 0");
     // It may have ended already.
     let _ = kill_process(pid, signal);
