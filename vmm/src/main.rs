@@ -1,3 +1,19 @@
 //! The `bulkhead-vmm` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+use bulkhead_vmm::{cli::Cli, notices, program};
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let started = notices::monotonic_ns();
+    match Cli::try_parse() {
+        Ok(cli) => program::run(&cli, started),
+        Err(error) => {
+            // Where standard error is closed nobody can be told.
+            let _ = error.print();
+            // Not clap's own 2, which says here that the guest's kernel panicked.
+            ExitCode::from(u8::from(error.use_stderr()))
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! The command line of `bulkhead-vmm`.
+
+use std::{os::fd::RawFd, path::PathBuf};
+
+use clap::Parser;
+
+const LONG_ABOUT: &str = "\
+A minimal virtual machine monitor: boots one Linux guest with KVM, serves its virtio devices, and says how it ended.
+
+One process is one machine. It is configured once, runs, and ends with its guest. `bulkhead run` starts it for you; \
+by hand it serves to try a kernel or to debug a guest.";
+
+const AFTER_LONG_HELP: &str = r#"CONFIGURATION
+  One JSON object. An unknown field is an error.
+
+  kernel      path of an ELF vmlinux, or of a bzImage (needed)
+  memory_mib  memory in MiB, from 64 to the host's (needed)
+  vcpus       virtual CPUs, 1 to 8; default 1
+  initrd      path of an initial RAM disk
+  cmdline     words for the kernel, behind those that the machine needs
+  disks       [{"id": NAME, "files": [PATH, ...], "read_only": BOOL}, ...]
+              /dev/vda, /dev/vdb, ...: the files' bytes one after the other
+  vsock       {"cid": NUMBER, "path": PATH}
+              a guest's connection to port N of the host goes to the Unix
+              socket PATH_N; one to PATH that says CONNECT N goes to the guest
+  serial      "stdout" or {"file": PATH}: where a serial console's output
+              goes; without it the machine has no serial port
+  backend     "auto" (find out), "hardware" or "software": whether the
+              processor executes the guest's kernel or KVM interprets it
+
+CONTROL
+  With --control, each line that a client sends is a request and gets one line
+  as its answer: {"id": 1, "kind": "counters"}. Kinds: pause, resume, stop,
+  counters. The socket is for its user only.
+
+EXIT STATUS
+  0  the guest powered off or reset itself, or the machine was stopped
+  1  the machine could not be made or could not go on
+  2  the guest's kernel panicked
+  3  a triple fault
+
+EXAMPLES
+  Boot a kernel with its messages on the terminal:
+
+    echo '{"kernel": "vmlinux", "memory_mib": 128, "serial": "stdout"}' |
+        bulkhead-vmm --config -
+
+  Ask a running machine what it has counted:
+
+    echo '{"id": 1, "kind": "counters"}' | socat - UNIX-CONNECT:/run/vm.sock
+"#;
+
+/// Boots one Linux guest with KVM and says how it ended.
+#[derive(Debug, Parser)]
+#[command(name = "bulkhead-vmm", version, long_about = LONG_ABOUT, after_long_help = AFTER_LONG_HELP)]
+#[command(group = clap::ArgGroup::new("source").required(true))]
+pub struct Cli {
+    /// Read the machine's configuration from FILE, or from standard input when it is -
+    #[arg(long, value_name = "FILE", group = "source")]
+    pub config: Option<PathBuf>,
+
+    /// Take the configuration and requests from the program at the other end of this inherited Unix socket
+    ///
+    /// For programs. Each message is one line of JSON; the first is {"configure": CONFIGURATION}. The machine ends when the
+    /// other end is closed.
+    #[arg(long, value_name = "FD", group = "source", value_parser = clap::value_parser!(RawFd).range(0..))]
+    pub owner_fd: Option<RawFd>,
+
+    /// Also listen for requests at a Unix socket made at PATH
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<PathBuf>,
+
+    /// Print the points of the start as they are passed, and the counters at the end, on standard error
+    #[arg(long)]
+    pub timeline: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn there_is_exactly_one_source_of_the_configuration() {
+        let parse = |words: &[&str]| Cli::try_parse_from(words.iter().copied());
+        assert!(parse(&["bulkhead-vmm"]).is_err());
+        assert!(parse(&["bulkhead-vmm", "--config", "-", "--owner-fd", "0"]).is_err());
+        assert!(parse(&["bulkhead-vmm", "--owner-fd", "-1"]).is_err());
+        let cli = parse(&["bulkhead-vmm", "--config", "-", "--control", "/x"]).unwrap();
+        assert_eq!(cli.control, Some("/x".into()));
+    }
+}

@@ -1,0 +1,171 @@
+//! The control socket: a Unix socket that several clients may connect to and send requests.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    os::{
+        fd::{AsRawFd, RawFd},
+        unix::{fs::MetadataExt, net::UnixListener},
+    },
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
+
+use super::{LineError, LineSocket, answer};
+use crate::{
+    api::{End, Request},
+    machine::Machine,
+    notices::Notices,
+};
+
+/// A request is much shorter.
+const MAX_REQUEST: usize = 4096;
+const MAX_CLIENTS: usize = 8;
+
+/// Why there is no control socket.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Something is at its path.
+    #[error(
+        "the control socket {0} exists already; remove it when its machine is gone, or name another"
+    )]
+    Exists(PathBuf),
+    /// It cannot be made.
+    #[error("cannot listen at the control socket {path}")]
+    Bind {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The listening socket; its path is removed when this is dropped.
+#[derive(Debug)]
+struct Listener {
+    socket: UnixListener,
+    path: PathBuf,
+    inode: Option<u64>,
+}
+
+/// The control socket and its clients.
+pub struct Clients {
+    listener: Listener,
+    clients: HashMap<RawFd, LineSocket>,
+    machine: Arc<Machine>,
+    notices: Arc<Notices>,
+}
+
+impl Clients {
+    /// Listens at `path`, for this user only.
+    ///
+    /// # Errors
+    /// [`ListenError`].
+    pub fn listen(
+        path: &Path,
+        machine: Arc<Machine>,
+        notices: Arc<Notices>,
+    ) -> Result<Self, ListenError> {
+        Ok(Self { listener: Listener::bind(path)?, clients: HashMap::new(), machine, notices })
+    }
+
+    fn accept(&mut self, ops: &mut EventOps<'_>) {
+        let Ok((stream, _)) = self.listener.socket.accept() else { return };
+        if self.clients.len() >= MAX_CLIENTS {
+            // Closed at once: its requests would wait for ever.
+            return;
+        }
+        let socket = LineSocket::new(stream, MAX_REQUEST);
+        if socket.set_nonblocking().is_ok()
+            && ops.add(Events::new(&socket, socket.interest())).is_ok()
+        {
+            self.clients.insert(socket.as_raw_fd(), socket);
+        }
+    }
+
+    fn serve(&mut self, fd: RawFd, events: EventSet) -> Result<EventSet, LineError> {
+        let Some(socket) = self.clients.get_mut(&fd) else { return Err(LineError::Closed) };
+        if events.contains(EventSet::OUT) {
+            socket.flush()?;
+        }
+        if events.contains(EventSet::IN) {
+            socket.fill()?;
+        } else if events.intersects(EventSet::HANG_UP | EventSet::ERROR) {
+            return Err(LineError::Closed);
+        }
+        while let Some(request) = socket.next_message::<Request>()? {
+            socket.send(&answer(&self.machine, &request))?;
+        }
+        Ok(socket.interest())
+    }
+}
+
+impl MutEventSubscriber for Clients {
+    fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
+        let fd = events.fd();
+        if fd == self.listener.socket.as_raw_fd() {
+            return self.accept(ops);
+        }
+        let served = self.serve(fd, events.event_set());
+        let kept = served.is_ok_and(|interest| ops.modify(Events::new_raw(fd, interest)).is_ok());
+        if !kept {
+            // Before the descriptor is closed and its number used again.
+            let _ = ops.remove(Events::empty_raw(fd));
+            self.clients.remove(&fd);
+        }
+    }
+
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        if let Err(error) = ops.add(Events::new(&self.listener.socket, EventSet::IN)) {
+            self.notices.end(End::Failed(format!("cannot watch the control socket: {error}")));
+        }
+    }
+}
+
+impl Listener {
+    fn bind(path: &Path) -> Result<Self, ListenError> {
+        let wrong = |source| ListenError::Bind { path: path.to_owned(), source };
+        // SAFETY: umask only sets a number of the process, which has one thread that makes files now.
+        let old = unsafe { libc::umask(0o177) };
+        let bound = UnixListener::bind(path);
+        // SAFETY: as above.
+        unsafe { libc::umask(old) };
+        let socket = bound.map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => ListenError::Exists(path.to_owned()),
+            _ => wrong(source),
+        })?;
+        socket.set_nonblocking(true).map_err(wrong)?;
+        let inode = fs::symlink_metadata(path).ok().map(|metadata| metadata.ino());
+        Ok(Self { socket, path: path.to_owned(), inode })
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let now = fs::symlink_metadata(&self.path).ok().map(|metadata| metadata.ino());
+        if now.is_some() && now == self.inode {
+            // It may have been removed meanwhile.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn the_socket_is_private_and_goes_with_its_machine() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control");
+        let listener = Listener::bind(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(matches!(Listener::bind(&path), Err(ListenError::Exists(_))));
+        drop(listener);
+        assert!(!path.exists());
+    }
+}

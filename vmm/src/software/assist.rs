@@ -1,0 +1,387 @@
+//! Completes an instruction of the guest's kernel that KVM's emulator does not know: decodes it, does what the processor
+//! would, and moves RIP on, or gives the guest the exception that the processor would.
+
+use std::arch::asm;
+
+use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
+use kvm_bindings::{Xsave, kvm_regs, kvm_sregs};
+use kvm_ioctls::VcpuFd;
+
+use super::{
+    operand::{self, Operand},
+    paging::{Access, Fault, Paging},
+    registers,
+    xsave::{self, Layout, Save},
+};
+use crate::{
+    kvm::KvmError,
+    memory::{GuestMemory, GuestMemoryTrait},
+};
+
+const LONGEST_INSTRUCTION: usize = 15;
+const XSAVE_ALIGNMENT: u64 = 64;
+const VECTOR_BREAKPOINT: u8 = 3;
+const VECTOR_PROTECTION: u8 = 13;
+const VECTOR_PAGE_FAULT: u8 = 14;
+const RFLAGS_ZF: u64 = 1 << 6;
+/// CF, PF, AF, ZF, SF and OF.
+const RFLAGS_ARITHMETIC: u64 = 0x8d5;
+
+/// Why an instruction could not be completed: the machine cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum AssistError {
+    /// An instruction that this does not know either.
+    #[error(
+        "the guest's kernel executed an instruction that this software KVM cannot interpret: {bytes} ({text}) at {rip:#x}; hide the feature from the kernel with clearcpuid="
+    )]
+    Unknown {
+        /// The bytes at RIP, in hexadecimal.
+        bytes: String,
+        /// What the decoder makes of them.
+        text: String,
+        /// The instruction's linear address.
+        rip: u64,
+    },
+    /// The guest is not in the mode that its kernel runs in.
+    #[error(
+        "the guest met an instruction that this software KVM cannot interpret outside long mode, at {0:#x}"
+    )]
+    NotLongMode(u64),
+    /// The operand or the page tables lie where the guest has no memory.
+    #[error(
+        "the operand of the instruction at {rip:#x} lies outside the guest's memory, at {physical:#x}"
+    )]
+    NoMemory {
+        /// The instruction's linear address.
+        rip: u64,
+        /// The guest-physical address.
+        physical: u64,
+    },
+    /// A KVM call failed.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+}
+
+/// What became of an instruction.
+enum Outcome {
+    /// Done; go on behind it.
+    Done,
+    /// Go on behind it with an exception.
+    Trap(u8),
+    /// Not one that this knows.
+    Unknown,
+}
+
+/// Completes instructions for one vCPU.
+#[derive(Debug)]
+pub struct Assistant {
+    layout: Layout,
+    state: Xsave,
+    image: Vec<u8>,
+}
+
+/// One instruction and the registers that it sees.
+struct Context<'a> {
+    vcpu: &'a VcpuFd,
+    memory: &'a GuestMemory,
+    paging: Paging,
+    regs: kvm_regs,
+    sregs: kvm_sregs,
+    instruction: Instruction,
+}
+
+impl Assistant {
+    /// For a vCPU whose extended state has `xsave_size` bytes ([`crate::kvm::Vm::xsave_size`]).
+    ///
+    /// # Errors
+    /// [`KvmError::Call`] when there is no memory for that.
+    pub fn new(layout: Layout, xsave_size: usize) -> Result<Self, KvmError> {
+        let words = xsave_size.saturating_sub(4096).div_ceil(4);
+        let state = Xsave::new(words).map_err(|_| KvmError::Call {
+            call: "KVM_GET_XSAVE2",
+            source: vmm_sys_util::errno::Error::new(libc::ENOMEM),
+        })?;
+        Ok(Self { layout, state, image: vec![0; 4096 + 4 * words] })
+    }
+
+    /// Completes the instruction at RIP.
+    ///
+    /// # Errors
+    /// [`AssistError`]: the machine cannot go on.
+    pub fn complete(&mut self, vcpu: &VcpuFd, memory: &GuestMemory) -> Result<(), AssistError> {
+        let regs = vcpu.get_regs().map_err(KvmError::call("KVM_GET_REGS"))?;
+        let sregs = vcpu.get_sregs().map_err(KvmError::call("KVM_GET_SREGS"))?;
+        let rip = regs.rip;
+        let paging = Paging::of(&regs, &sregs).ok_or(AssistError::NotLongMode(rip))?;
+        let mut code = [0; LONGEST_INSTRUCTION];
+        let fetched = fetch(memory, &paging, rip, &mut code);
+        let bitness = if sregs.cs.l != 0 { 64 } else { 32 };
+        let bytes = &code[..fetched];
+        let instruction = Decoder::with_ip(bitness, bytes, rip, DecoderOptions::NONE).decode();
+        let mut context = Context { vcpu, memory, paging, regs, sregs, instruction };
+        match self.execute(&mut context) {
+            Ok(Outcome::Done) => context.finish(instruction.next_ip()),
+            Ok(Outcome::Trap(vector)) => {
+                context.finish(instruction.next_ip())?;
+                context.inject(vector, None)
+            }
+            Ok(Outcome::Unknown) => Err(AssistError::Unknown {
+                bytes: hexadecimal(bytes),
+                text: format!("{:?}", instruction.code()),
+                rip,
+            }),
+            Err(Failure::Fault(Fault::Page { address, error_code })) => {
+                context.finish(rip)?;
+                context.sregs.cr2 = address;
+                vcpu.set_sregs(&context.sregs).map_err(KvmError::call("KVM_SET_SREGS"))?;
+                context.inject(VECTOR_PAGE_FAULT, Some(error_code))
+            }
+            Err(Failure::Fault(Fault::Protection)) => {
+                context.finish(rip)?;
+                context.inject(VECTOR_PROTECTION, Some(0))
+            }
+            Err(Failure::Fault(Fault::NoMemory { physical })) => {
+                Err(AssistError::NoMemory { rip, physical })
+            }
+            Err(Failure::Kvm(error)) => Err(error.into()),
+        }
+    }
+
+    fn execute(&mut self, context: &mut Context<'_>) -> Result<Outcome, Failure> {
+        match context.instruction.mnemonic() {
+            Mnemonic::Xsave | Mnemonic::Xsave64 => self.save(context, Save::Plain),
+            Mnemonic::Xsaveopt | Mnemonic::Xsaveopt64 => self.save(context, Save::Optimized),
+            Mnemonic::Xsavec | Mnemonic::Xsavec64 => self.save(context, Save::Compacted),
+            Mnemonic::Xrstor | Mnemonic::Xrstor64 => self.restore(context),
+            Mnemonic::Cmpxchg16b => context.compare_exchange_pair(),
+            Mnemonic::Popcnt => context.population_count(),
+            // It waits for x87 exceptions; a kernel runs with all of them masked.
+            Mnemonic::Wait => Ok(Outcome::Done),
+            Mnemonic::Int3 => Ok(Outcome::Trap(VECTOR_BREAKPOINT)),
+            _ => Ok(Outcome::Unknown),
+        }
+    }
+
+    fn save(&mut self, context: &Context<'_>, how: Save) -> Result<Outcome, Failure> {
+        let (mask, _) = context.components()?;
+        let wide = context.is_wide();
+        let compacted = (how == Save::Compacted).then_some(mask);
+        let length = self.layout.length(mask, compacted);
+        let mut area = context.area(length, Access::Write)?;
+        self.load(context.vcpu)?;
+        self.layout.save(how, mask, wide, &self.image, &mut area)?;
+        Ok(Outcome::Done)
+    }
+
+    fn restore(&mut self, context: &Context<'_>) -> Result<Outcome, Failure> {
+        let (mask, xcr0) = context.components()?;
+        let head = context.area(xsave::MINIMUM, Access::Read)?;
+        let compacted = self.layout.form(xcr0, &head)?;
+        let area = context.area(self.layout.length(mask, compacted), Access::Read)?;
+        self.load(context.vcpu)?;
+        self.layout.restore(mask, compacted, context.is_wide(), &area, &mut self.image)?;
+        self.store(context.vcpu)?;
+        Ok(Outcome::Done)
+    }
+
+    /// Reads the vCPU's extended state into the image.
+    fn load(&mut self, vcpu: &VcpuFd) -> Result<(), KvmError> {
+        // SAFETY: the buffer has the size that KVM_CAP_XSAVE2 told for this machine, and nothing here enables features later.
+        unsafe { vcpu.get_xsave2(&mut self.state) }.map_err(KvmError::call("KVM_GET_XSAVE2"))?;
+        let words = self.state.as_fam_struct_ref().xsave.region.iter().chain(self.state.as_slice());
+        for (bytes, word) in self.image.chunks_exact_mut(4).zip(words) {
+            bytes.copy_from_slice(&word.to_le_bytes());
+        }
+        Ok(())
+    }
+
+    /// Writes the image to the vCPU's extended state.
+    fn store(&mut self, vcpu: &VcpuFd) -> Result<(), KvmError> {
+        let word = |bytes: &[u8]| bytes.try_into().map_or(0, u32::from_le_bytes);
+        let (region, extra) = self.image.split_at(4096);
+        // SAFETY: only the words of `region` are written, the length of the flexible member stays.
+        let state = unsafe { self.state.as_mut_fam_struct() };
+        for (slot, bytes) in state.xsave.region.iter_mut().zip(region.chunks_exact(4)) {
+            *slot = word(bytes);
+        }
+        for (slot, bytes) in self.state.as_mut_slice().iter_mut().zip(extra.chunks_exact(4)) {
+            *slot = word(bytes);
+        }
+        // SAFETY: the buffer has the size that KVM_CAP_XSAVE2 told for this machine, and nothing here enables features later.
+        unsafe { vcpu.set_xsave2(&self.state) }.map_err(KvmError::call("KVM_SET_XSAVE"))
+    }
+}
+
+impl Context<'_> {
+    /// Continues at `rip`. KVM_SET_REGS also withdraws the #UD that KVM has queued for the failed instruction.
+    fn finish(&mut self, rip: u64) -> Result<(), AssistError> {
+        self.regs.rip = rip;
+        Ok(self.vcpu.set_regs(&self.regs).map_err(KvmError::call("KVM_SET_REGS"))?)
+    }
+
+    fn inject(&self, vector: u8, error_code: Option<u32>) -> Result<(), AssistError> {
+        let mut events =
+            self.vcpu.get_vcpu_events().map_err(KvmError::call("KVM_GET_VCPU_EVENTS"))?;
+        events.exception.injected = 1;
+        events.exception.nr = vector;
+        events.exception.has_error_code = u8::from(error_code.is_some());
+        events.exception.error_code = error_code.unwrap_or(0);
+        Ok(self.vcpu.set_vcpu_events(&events).map_err(KvmError::call("KVM_SET_VCPU_EVENTS"))?)
+    }
+
+    /// The linear address of the memory operand `index`.
+    fn address(&self, index: u32) -> Result<u64, Failure> {
+        self.instruction
+            .virtual_address(index, 0, |register, _, _| {
+                registers::value(&self.regs, &self.sregs, register)
+            })
+            .ok_or(Failure::Fault(Fault::Protection))
+    }
+
+    fn operand(&self, address: u64, length: usize, access: Access) -> Result<Operand<'_>, Failure> {
+        Ok(Operand::new(self.memory, &self.paging, address, length, access)?)
+    }
+
+    /// The XSAVE area that is operand 0.
+    fn area(&self, length: usize, access: Access) -> Result<Operand<'_>, Failure> {
+        let address = self.address(0)?;
+        if address % XSAVE_ALIGNMENT != 0 {
+            return Err(Fault::Protection.into());
+        }
+        self.operand(address, length, access)
+    }
+
+    /// The state components that EDX:EAX asks for and XCR0 has, and XCR0.
+    fn components(&self) -> Result<(u64, u64), Failure> {
+        let xcrs = self.vcpu.get_xcrs().map_err(KvmError::call("KVM_GET_XCRS"))?;
+        let xcr0 = xcrs.xcrs.iter().find(|xcr| xcr.xcr == 0).map_or(0, |xcr| xcr.value);
+        let asked = (self.regs.rdx << 32) | (self.regs.rax & 0xffff_ffff);
+        Ok((asked & xcr0, xcr0))
+    }
+
+    fn is_wide(&self) -> bool {
+        matches!(
+            self.instruction.mnemonic(),
+            Mnemonic::Xsave64 | Mnemonic::Xsaveopt64 | Mnemonic::Xsavec64 | Mnemonic::Xrstor64
+        )
+    }
+
+    fn compare_exchange_pair(&mut self) -> Result<Outcome, Failure> {
+        let address = self.address(0)?;
+        if address % 16 != 0 {
+            return Err(Fault::Protection.into());
+        }
+        if !is_x86_feature_detected!("cmpxchg16b") {
+            return Ok(Outcome::Unknown);
+        }
+        let lost = Fault::NoMemory { physical: u64::MAX };
+        let operand = self.operand(address, 16, Access::Write)?;
+        let physical = operand.first().ok_or(lost)?;
+        let slice = self
+            .memory
+            .get_slice(physical, 16)
+            .map_err(|_| Fault::NoMemory { physical: physical.0 })?;
+        let guard = slice.ptr_guard_mut();
+        // SAFETY: the processor has the instruction; the pointer is to 16 bytes of guest memory, aligned because its page and
+        // its offset in the page are; other vCPUs access them at the same time only as the guest's own atomics do.
+        let swapped = unsafe { compare_exchange(guard.as_ptr(), &mut self.regs) };
+        if swapped {
+            self.regs.rflags |= RFLAGS_ZF;
+        } else {
+            self.regs.rflags &= !RFLAGS_ZF;
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn population_count(&mut self) -> Result<Outcome, Failure> {
+        let target = self.instruction.op0_register();
+        let source = if self.instruction.op1_kind() == OpKind::Memory {
+            let length = target.size();
+            let mut bytes = [0; 8];
+            let Some(value) = bytes.get_mut(..length) else { return Ok(Outcome::Unknown) };
+            self.operand(self.address(1)?, length, Access::Read)?.read(0, value)?;
+            u64::from_le_bytes(bytes)
+        } else {
+            let Some(value) = self.register(self.instruction.op1_register()) else {
+                return Ok(Outcome::Unknown);
+            };
+            value
+        };
+        if !registers::set(&mut self.regs, target, u64::from(source.count_ones())) {
+            return Ok(Outcome::Unknown);
+        }
+        self.regs.rflags &= !RFLAGS_ARITHMETIC;
+        if source == 0 {
+            self.regs.rflags |= RFLAGS_ZF;
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn register(&self, register: Register) -> Option<u64> {
+        registers::value(&self.regs, &self.sregs, register)
+    }
+}
+
+enum Failure {
+    Fault(Fault),
+    Kvm(KvmError),
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        Failure::Fault(fault)
+    }
+}
+
+impl From<KvmError> for Failure {
+    fn from(error: KvmError) -> Self {
+        Failure::Kvm(error)
+    }
+}
+
+/// LOCK CMPXCHG16B on `target` with the guest's registers; whether it swapped. The compiler's own 128-bit compare-exchange
+/// wants the feature switched on for the whole program.
+///
+/// # Safety
+/// The processor has the instruction; `target` is valid for 16 bytes, aligned to 16, and accessed only atomically meanwhile.
+unsafe fn compare_exchange(target: *mut u8, regs: &mut kvm_regs) -> bool {
+    let swapped: u8;
+    // SAFETY: the caller's promise. RBX, which the compiler keeps for itself, is put back.
+    unsafe {
+        asm!(
+            "xchg rsi, rbx",
+            "lock cmpxchg16b [rdi]",
+            "sete r8b",
+            "mov rbx, rsi",
+            in("rdi") target,
+            inout("rsi") regs.rbx => _,
+            in("rcx") regs.rcx,
+            inout("rax") regs.rax,
+            inout("rdx") regs.rdx,
+            out("r8b") swapped,
+            options(nostack)
+        );
+    }
+    swapped != 0
+}
+
+/// Reads up to an instruction's bytes at `rip`; fewer when the next page is absent.
+fn fetch(memory: &GuestMemory, paging: &Paging, rip: u64, code: &mut [u8]) -> usize {
+    let first = code.len().min(operand::to_page_end(rip));
+    let mut fetched = 0;
+    for (start, end) in [(0, first), (first, code.len())] {
+        let Some(part) = code.get_mut(start..end).filter(|part| !part.is_empty()) else { continue };
+        let at = rip.wrapping_add(start as u64);
+        let read = Operand::new(memory, paging, at, part.len(), Access::Read)
+            .and_then(|operand| operand.read(0, part));
+        if read.is_err() {
+            break;
+        }
+        fetched = end;
+    }
+    fetched
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
+}
