@@ -198,12 +198,14 @@ impl Disk {
         let first = self.files.partition_point(|extent| extent.start + extent.length <= position);
         let (mut at, mut left) = (position, length);
         let files = self.files[first..].iter().map_while(move |extent| {
+            if left == 0 {
+                return None;
+            }
             let skipped = at - extent.start;
             let length = left.min(extent.length - skipped);
             at += length;
             left -= length;
-            let piece = Piece::File { file: &extent.file, position: skipped, length };
-            (length > 0).then_some(piece)
+            Some(Piece::File { file: &extent.file, position: skipped, length })
         });
         let end = self.files.last().map_or(0, |extent| extent.start + extent.length);
         let padding = (position + length).saturating_sub(end.max(position));

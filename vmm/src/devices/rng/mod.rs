@@ -1,5 +1,8 @@
 //! The entropy device (virtio 1.3, 5.4): the host's getrandom(2), straight into the guest's buffers.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use vm_memory::VolatileSlice;

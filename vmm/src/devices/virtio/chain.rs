@@ -4,7 +4,7 @@
 use virtio_queue::DescriptorChain;
 use vm_memory::VolatileSlice;
 
-use crate::memory::{GuestMemory, GuestMemoryTrait};
+use crate::memory::{GuestAddress, GuestMemory, GuestMemoryTrait};
 
 /// What is wrong with a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +35,8 @@ impl<'m> Chain<'m> {
         self.head
     }
 
-    /// What is wrong with it. The slices hold what came before the fault.
+    /// What is wrong with it, the first fault if there are more. The last byte of `writable`, if there is one, is then still the
+    /// last that the driver meant to be written; nothing else of the slices is of use.
     #[must_use]
     pub fn fault(&self) -> Option<ChainFault> {
         self.fault
@@ -45,38 +46,45 @@ impl<'m> Chain<'m> {
     pub(super) fn fill(
         &mut self,
         memory: &'m GuestMemory,
-        mut descriptors: DescriptorChain<&'m GuestMemory>,
+        descriptors: DescriptorChain<&'m GuestMemory>,
         limit: u16,
     ) {
         self.head = descriptors.head_index();
         self.readable.clear();
         self.writable.clear();
-        self.fault = self.collect(memory, &mut descriptors, limit).err();
-    }
-
-    fn collect(
-        &mut self,
-        memory: &'m GuestMemory,
-        descriptors: &mut DescriptorChain<&'m GuestMemory>,
-        limit: u16,
-    ) -> Result<(), ChainFault> {
-        // The iterator ends silently at a descriptor it cannot follow: the last one must be one that has no next.
+        self.fault = None;
+        // The iterator ends silently at a descriptor that it cannot follow: the last one must be one that has no next.
         let mut complete = false;
         for (count, descriptor) in descriptors.enumerate() {
-            if count >= usize::from(limit) {
-                return Err(ChainFault::Descriptors);
-            }
             complete = !descriptor.has_next();
-            if !descriptor.is_write_only() && !self.writable.is_empty() {
-                return Err(ChainFault::Order);
+            if count >= usize::from(limit) {
+                complete = false;
+                break;
             }
-            let side =
-                if descriptor.is_write_only() { &mut self.writable } else { &mut self.readable };
-            for slice in memory.get_slices(descriptor.addr(), descriptor.len() as usize) {
-                side.push(slice.map_err(|_| ChainFault::Memory)?);
+            let (address, length) = (descriptor.addr(), descriptor.len() as usize);
+            let is_memory = length == 0 || memory.check_range(address, length);
+            if !is_memory {
+                self.fault.get_or_insert(ChainFault::Memory);
+            }
+            if descriptor.is_write_only() {
+                if is_memory {
+                    self.writable.extend(memory, address, length);
+                } else {
+                    self.writable.clear();
+                }
+            } else {
+                if !self.writable.is_empty() {
+                    self.fault.get_or_insert(ChainFault::Order);
+                }
+                if is_memory {
+                    self.readable.extend(memory, address, length);
+                }
             }
         }
-        if complete { Ok(()) } else { Err(ChainFault::Descriptors) }
+        if !complete {
+            self.fault = Some(ChainFault::Descriptors);
+            self.writable.clear();
+        }
     }
 }
 
@@ -131,9 +139,12 @@ impl<'m> Slices<'m> {
         done == data.len()
     }
 
-    fn push(&mut self, slice: VolatileSlice<'m>) {
-        self.length += slice.len();
-        self.slices.push(slice);
+    /// Takes a range that is guest memory.
+    fn extend(&mut self, memory: &'m GuestMemory, address: GuestAddress, length: usize) {
+        for slice in memory.get_slices(address, length).flatten() {
+            self.length += slice.len();
+            self.slices.push(slice);
+        }
     }
 
     fn clear(&mut self) {

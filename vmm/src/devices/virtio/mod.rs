@@ -11,6 +11,9 @@ mod status;
 mod transport;
 mod vectors;
 
+#[cfg(test)]
+mod tests;
+
 pub use attach::{AttachError, Attached, attach};
 pub use chain::{Chain, ChainFault, Slices};
 pub use device::{ActivateError, DeviceKind, Event, Resources, Running, VirtioDevice};
