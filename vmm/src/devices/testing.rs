@@ -1,5 +1,7 @@
 //! A small driver for tests: it talks to a device through its registers and real guest memory, as a guest would.
 
+#![allow(clippy::cast_possible_truncation, reason = "the numbers of a test are small")]
+
 use std::{
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
@@ -260,6 +262,12 @@ impl Driver {
             ring.used_index = ring.used_index.wrapping_add(1);
         }
         used
+    }
+
+    /// Makes [`Driver::used`] return its last `count` chains again.
+    pub(super) fn unsee(&mut self, queue: usize, count: usize) {
+        let ring = &mut self.rings[queue];
+        ring.used_index = ring.used_index.wrapping_sub(count as u16);
     }
 
     /// Waits until the device gave back `count` chains.

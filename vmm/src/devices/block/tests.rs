@@ -1,5 +1,7 @@
 //! A disk as a driver sees it: data, status bytes, and what is on the files afterwards.
 
+#![allow(clippy::cast_possible_truncation, reason = "the numbers of a test are small")]
+
 use std::{fs, os::unix::fs::MetadataExt, path::PathBuf, sync::Arc};
 
 use tempfile::TempDir;

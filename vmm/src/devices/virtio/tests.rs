@@ -1,5 +1,7 @@
 //! The transport as a driver sees it: registers, negotiation, the status field, queue set-up, interrupts.
 
+#![allow(clippy::cast_possible_truncation, reason = "the numbers of a test are small")]
+
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
