@@ -1,5 +1,6 @@
 //! The probe: what tests run inside a container. Every result is a line on standard output.
 
+mod init;
 mod memory;
 mod terminal;
 mod tree;
@@ -15,6 +16,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let number = |text: &str| text.parse::<u64>().map_err(|error| format!("{text}: {error}"));
     let done = match words.as_slice() {
+        _ if env::args_os().next().is_some_and(|name| name == "/bench-init") => init::run(),
         ["tree", root] => tree::print(root),
         ["vectors", processes, rounds] => {
             number(processes).and_then(|processes| vectors::run(processes, rounds))
