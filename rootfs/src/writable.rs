@@ -151,20 +151,19 @@ fn program(name: &str) -> Command {
     command
 }
 
+/// Runs a program. Its warnings do not matter, if it says that it succeeded.
 fn run(program: &'static str, command: &mut Command) -> Result<(), WritableError> {
     let output = command.output().map_err(|source| WritableError::Run { program, source })?;
     let said = String::from_utf8_lossy(&output.stderr);
-    // debugfs tells of its failures only in words, after a line with its version.
-    let complaint = said.lines().find(|line| {
-        !line.is_empty() && !line.starts_with("debugfs ") && !line.starts_with("mke2fs ")
-    });
-    match complaint {
-        None if output.status.success() => Ok(()),
-        _ => Err(WritableError::Failed {
-            program,
-            message: complaint.unwrap_or("no message").trim().chars().take(200).collect(),
-        }),
+    let last = said.lines().rfind(|line| !line.trim().is_empty());
+    // debugfs always says that it succeeded; then its last line is not the one with its version.
+    let failed = !output.status.success()
+        || (program == "debugfs" && last.is_some_and(|line| !line.starts_with("debugfs ")));
+    if failed {
+        let message = last.unwrap_or("no message").trim().chars().take(200).collect();
+        return Err(WritableError::Failed { program, message });
     }
+    Ok(())
 }
 
 /// Shares the blocks where the file system can; otherwise copies those that are not holes.

@@ -167,7 +167,8 @@ fn compressions_give_the_same_disk() {
     {
         let fixture = Fixture::new();
         let dir = fixture.dir.path().join("layout");
-        let source = Layout::new(std::slice::from_ref(&layer)).compressed(compress, suffix).write(&dir);
+        let source =
+            Layout::new(std::slice::from_ref(&layer)).compressed(compress, suffix).write(&dir);
         let image = fixture.store.import(&source, None, &()).unwrap();
         assert_eq!(image.names, ["layout:latest"]);
         let disk: Vec<Vec<u8>> =
