@@ -79,3 +79,29 @@ pub fn write(dir: &Path, blobs: &[Vec<u8>], manifests: &Value) {
     let index = json!({ "schemaVersion": 2, "manifests": manifests });
     fs::write(dir.join("index.json"), serde_json::to_vec(&index).unwrap()).unwrap();
 }
+
+/// Writes a docker archive of the older form: `<id>.json`, `<n>/layer.tar`, equal layers as links to each other.
+pub fn docker_archive(layout: &Layout, tags: &[&str]) -> Vec<u8> {
+    let config = serde_json::to_vec(&layout.config).unwrap();
+    let config_name = format!("{}.json", Digest::of(&config).hex());
+    let mut archive = super::archive::Archive::new().file(&config_name, &config);
+    let mut names = Vec::new();
+    for (i, (blob, diff_id)) in layout.layers.iter().enumerate() {
+        let name = format!("{i}/layer.tar");
+        let same = layout.layers[..i].iter().position(|(_, other)| other == diff_id);
+        archive = match same {
+            Some(first) => archive.symlink(&name, &format!("../{first}/layer.tar")),
+            None => archive.file(&name, blob),
+        };
+        names.push(name);
+    }
+    let manifest = json!([{ "Config": config_name, "RepoTags": tags, "Layers": names }]);
+    archive.file("manifest.json", &serde_json::to_vec(&manifest).unwrap()).finish()
+}
+
+/// Packs a directory into an archive, as `docker save` now does with a layout.
+pub fn pack(dir: &Path) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    builder.append_dir_all(".", dir).unwrap();
+    builder.into_inner().unwrap()
+}
