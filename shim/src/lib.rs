@@ -1,1 +1,12 @@
-//! What the programs of Bulkhead share: sandboxes, containers, configuration.
+//! What the programs of Bulkhead share: settings, images, containers, sandboxes.
+
+pub mod cli;
+pub mod commands;
+pub mod container;
+pub mod progress;
+pub mod sandbox;
+pub mod session;
+pub mod settings;
+pub mod size;
+pub mod stdio;
+pub mod timeline;

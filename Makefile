@@ -1,0 +1,65 @@
+# `make demo` shows Bulkhead at work on a fresh machine; `make test` tests everything. `make help` lists the rest.
+
+CARGO ?= cargo
+OUT := target/release
+AGENT_TARGET := x86_64-unknown-linux-gnu
+AGENT := target/agent/$(AGENT_TARGET)/agent/bulkhead-agent
+PREFIX ?= /usr
+
+# gcc and make: crates that hold C; the kernel's own are named in guest-kernel/build.sh; cpio: the guest's RAM disk;
+# e2fsprogs: writable layers; erofs-utils, strace and the image tools: the tests; qemu: the benchmark's peer.
+PACKAGES := gcc make libc6-dev cpio e2fsprogs
+TEST_PACKAGES := erofs-utils strace busybox-static mmdebstrap libcap2-bin attr
+BENCH_PACKAGES := qemu-system-x86
+
+install_packages = missing=$$(for p in $(1); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+	if [ -n "$$missing" ]; then echo "installing:" $$missing; \
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null; fi
+
+.PHONY: help build kernel agent programs test demo bench install packages clean
+
+help:
+	@echo 'make demo     install what is missing, build, and run a program of a Debian image in a microVM'
+	@echo 'make test     build and run all tests (those that need /dev/kvm are skipped without it, and say so)'
+	@echo 'make build    leave bulkhead, bulkhead-vmm, vmlinux and the guest agent in $(OUT), ready to run from there'
+	@echo 'make bench    print the figures of the README'
+	@echo 'make install  copy them to $(PREFIX)/bin and $(PREFIX)/lib/bulkhead (DESTDIR, PREFIX)'
+	@echo 'make clean    remove what was built (the kernel stays in its cache)'
+
+build: kernel agent programs
+
+packages:
+	@$(call install_packages,$(PACKAGES))
+
+kernel:
+	@mkdir -p $(OUT)
+	@guest-kernel/build.sh --output $(OUT)/vmlinux
+
+agent: packages
+	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --quiet --locked --profile agent -p bulkhead-agent --target $(AGENT_TARGET) --target-dir target/agent
+	@mkdir -p $(OUT)
+	@agent/pack-initrd.sh $(AGENT) $(OUT)/bulkhead-initrd.cpio
+
+programs: packages
+	$(CARGO) build --quiet --locked --release -p bulkhead-vmm -p bulkhead
+
+test: build
+	@$(call install_packages,$(TEST_PACKAGES))
+	$(CARGO) test --locked --workspace
+
+demo: build
+	@$(call install_packages,$(TEST_PACKAGES))
+	@tests/demo.sh
+
+bench: build
+	@$(call install_packages,$(TEST_PACKAGES) $(BENCH_PACKAGES))
+	$(CARGO) run --quiet --locked --release -p bulkhead-tests --bin bench
+
+install:
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/bulkhead
+	install -m 755 $(OUT)/bulkhead $(DESTDIR)$(PREFIX)/bin/
+	install -m 755 $(OUT)/bulkhead-vmm $(DESTDIR)$(PREFIX)/lib/bulkhead/
+	install -m 644 $(OUT)/vmlinux $(OUT)/bulkhead-initrd.cpio $(DESTDIR)$(PREFIX)/lib/bulkhead/
+
+clean:
+	$(CARGO) clean

@@ -1,0 +1,334 @@
+//! Makes an OCI runtime specification from an image's configuration and the user's flags, with docker's defaults.
+
+use oci_spec::{
+    image::ImageConfiguration,
+    runtime::{Process, Spec},
+};
+use serde_json::{Value, json};
+
+use super::user::User;
+
+/// Why no specification can be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SpecError {
+    /// Neither the image nor the user says what to run.
+    #[error("the image names no program to run; give one after the image")]
+    NoCommand,
+    /// A `--tmpfs` that is none.
+    #[error("--tmpfs {0}: an absolute directory is needed, then perhaps :size=…,mode=…")]
+    Tmpfs(String),
+    /// `-w` or the image's working directory is relative.
+    #[error("the working directory {0:?} is not absolute")]
+    Workdir(String),
+    /// An `-e` without a name.
+    #[error("-e {0}: a name, or NAME=VALUE, is needed")]
+    Environment(String),
+    /// An inner contradiction of the flags and the specification's rules.
+    #[error("no OCI specification can be made of these flags: {0}")]
+    Build(#[from] serde_json::Error),
+}
+
+/// What the user asked for, beside the image.
+#[derive(Debug, Default)]
+pub struct Wishes<'a> {
+    /// Replaces the image's entry point.
+    pub entrypoint: Option<&'a str>,
+    /// Replaces the image's command.
+    pub command: &'a [String],
+    /// `NAME=VALUE`, or `NAME` to take over from this process.
+    pub env: &'a [String],
+    /// Replaces the image's working directory.
+    pub workdir: Option<&'a str>,
+    /// The resolved user.
+    pub user: User,
+    /// The program gets a terminal.
+    pub terminal: bool,
+    /// Rows and columns of the terminal.
+    pub console_size: Option<(u16, u16)>,
+    /// The host name.
+    pub hostname: &'a str,
+    /// No write to the root.
+    pub read_only: bool,
+    /// `DIR[:OPTIONS]`.
+    pub tmpfs: &'a [String],
+    /// Limit in bytes of the container's memory.
+    pub memory: u64,
+    /// Limit of its CPUs' time.
+    pub cpus: f64,
+}
+
+/// Capabilities that docker gives by default.
+const CAPABILITIES: [&str; 14] = [
+    "CAP_AUDIT_WRITE",
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_MKNOD",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_RAW",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
+];
+
+const MASKED: [&str; 10] = [
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+];
+
+const READ_ONLY: [&str; 5] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Length of the CPU bandwidth period, in microseconds (cgroup v2, `cpu.max`).
+const CPU_PERIOD: u32 = 100_000;
+
+/// Makes the specification.
+///
+/// # Errors
+/// [`SpecError`].
+pub fn build(image: &ImageConfiguration, wishes: &Wishes<'_>) -> Result<Spec, SpecError> {
+    let mut mounts = default_mounts();
+    for tmpfs in wishes.tmpfs {
+        mounts.push(tmpfs_mount(tmpfs)?);
+    }
+    #[allow(clippy::cast_possible_truncation, reason = "at most 8 CPUs by the command line")]
+    let quota = (wishes.cpus * f64::from(CPU_PERIOD)) as i64;
+    let process = process(image, wishes)?;
+    // No network namespace: the container owns the guest's network.
+    let namespaces = ["pid", "mount", "ipc", "uts", "cgroup"].map(|kind| json!({ "type": kind }));
+    let spec = json!({
+        "ociVersion": "1.2.0",
+        "hostname": wishes.hostname,
+        "root": { "path": "rootfs", "readonly": wishes.read_only },
+        "process": process,
+        "mounts": mounts,
+        "linux": {
+            "namespaces": namespaces,
+            "maskedPaths": MASKED,
+            "readonlyPaths": READ_ONLY,
+            "resources": {
+                "memory": { "limit": wishes.memory },
+                "cpu": { "quota": quota, "period": CPU_PERIOD },
+                "devices": [
+                    { "allow": false, "access": "rwm" },
+                    { "allow": true, "type": "c", "access": "m" },
+                    { "allow": true, "type": "b", "access": "m" },
+                    { "allow": true, "type": "c", "major": 1, "minor": 3, "access": "rwm" },
+                    { "allow": true, "type": "c", "major": 1, "minor": 5, "access": "rwm" },
+                    { "allow": true, "type": "c", "major": 1, "minor": 7, "access": "rwm" },
+                    { "allow": true, "type": "c", "major": 1, "minor": 8, "access": "rwm" },
+                    { "allow": true, "type": "c", "major": 1, "minor": 9, "access": "rwm" },
+                    { "allow": true, "type": "c", "major": 5, "minor": 0, "access": "rwm" },
+                    { "allow": true, "type": "c", "major": 5, "minor": 2, "access": "rwm" },
+                    { "allow": true, "type": "c", "major": 136, "access": "rwm" },
+                ],
+            },
+        },
+    });
+    Ok(serde_json::from_value(spec)?)
+}
+
+fn process(image: &ImageConfiguration, wishes: &Wishes<'_>) -> Result<Process, SpecError> {
+    let config = image.config().as_ref();
+    let list =
+        |field: Option<&Option<Vec<String>>>| field.and_then(Clone::clone).unwrap_or_default();
+    let mut args = match wishes.entrypoint {
+        Some("") => Vec::new(),
+        Some(program) => vec![program.to_owned()],
+        None => list(config.map(|config| config.entrypoint())),
+    };
+    if wishes.command.is_empty() && wishes.entrypoint.is_none() {
+        args.extend(list(config.map(|config| config.cmd())));
+    } else {
+        args.extend_from_slice(wishes.command);
+    }
+    if args.first().is_none_or(String::is_empty) {
+        return Err(SpecError::NoCommand);
+    }
+    let cwd = wishes
+        .workdir
+        .or_else(|| config.and_then(|config| config.working_dir().as_deref()))
+        .filter(|dir| !dir.is_empty())
+        .unwrap_or("/");
+    if !cwd.starts_with('/') {
+        return Err(SpecError::Workdir(cwd.into()));
+    }
+    let env = environment(list(config.map(|config| config.env())), wishes)?;
+    let mut process = json!({
+        "terminal": wishes.terminal,
+        "user": {
+            "uid": wishes.user.uid,
+            "gid": wishes.user.gid,
+            "additionalGids": wishes.user.additional_gids,
+        },
+        "args": args,
+        "env": env,
+        "cwd": cwd,
+        "capabilities": {
+            "bounding": CAPABILITIES,
+            "effective": CAPABILITIES,
+            "permitted": CAPABILITIES,
+        },
+    });
+    // Only root keeps capabilities over execve(2), as with docker.
+    if wishes.user.uid != 0 {
+        process["capabilities"] = json!({ "bounding": CAPABILITIES });
+    }
+    if let (true, Some((rows, columns))) = (wishes.terminal, wishes.console_size) {
+        process["consoleSize"] = json!({ "height": rows, "width": columns });
+    }
+    Ok(serde_json::from_value(process)?)
+}
+
+fn environment(image: Vec<String>, wishes: &Wishes<'_>) -> Result<Vec<String>, SpecError> {
+    let mut env = vec![DEFAULT_PATH.to_owned(), format!("HOSTNAME={}", wishes.hostname)];
+    if wishes.terminal {
+        env.push("TERM=xterm".into());
+    }
+    let mut set = |variable: String| {
+        let name = variable.split('=').next().unwrap_or_default();
+        match env.iter_mut().find(|known| known.split('=').next() == Some(name)) {
+            Some(known) => *known = variable,
+            None => env.push(variable),
+        }
+    };
+    image.into_iter().filter(|variable| variable.contains('=')).for_each(&mut set);
+    for wish in wishes.env {
+        match wish.split_once('=') {
+            Some(("", _)) => return Err(SpecError::Environment(wish.clone())),
+            Some(_) => set(wish.clone()),
+            None if wish.is_empty() => return Err(SpecError::Environment(wish.clone())),
+            None => {
+                if let Ok(value) = std::env::var(wish) {
+                    set(format!("{wish}={value}"));
+                }
+            }
+        }
+    }
+    Ok(env)
+}
+
+fn default_mounts() -> Vec<Value> {
+    let mount = |destination: &str, kind: &str, options: &[&str]| json!({ "destination": destination, "type": kind, "source": kind, "options": options });
+    vec![
+        mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
+        mount("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        mount(
+            "/dev/pts",
+            "devpts",
+            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        ),
+        mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+        mount("/sys/fs/cgroup", "cgroup", &["ro", "nosuid", "noexec", "nodev"]),
+        mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+        mount("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
+    ]
+}
+
+fn tmpfs_mount(text: &str) -> Result<Value, SpecError> {
+    let (destination, options) = text.split_once(':').unwrap_or((text, ""));
+    if !destination.starts_with('/') || destination == "/" {
+        return Err(SpecError::Tmpfs(text.into()));
+    }
+    let given = options.split(',').filter(|option| !option.is_empty());
+    let options: Vec<&str> = ["nosuid", "nodev", "noexec"].into_iter().chain(given).collect();
+    Ok(
+        json!({ "destination": destination, "type": "tmpfs", "source": "tmpfs", "options": options }),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image(config: Value) -> ImageConfiguration {
+        serde_json::from_value(json!({
+            "architecture": "amd64", "os": "linux", "config": config,
+            "rootfs": { "type": "layers", "diff_ids": [] }, "history": [],
+        }))
+        .unwrap()
+    }
+
+    fn args(image: &ImageConfiguration, wishes: &Wishes<'_>) -> Vec<String> {
+        build(image, wishes).unwrap().process().as_ref().unwrap().args().clone().unwrap()
+    }
+
+    #[test]
+    fn entry_point_and_command_combine_as_docker_does() {
+        let image = image(json!({ "Entrypoint": ["/init"], "Cmd": ["serve"] }));
+        let given = ["x".to_owned()];
+        assert_eq!(args(&image, &Wishes::default()), ["/init", "serve"]);
+        assert_eq!(args(&image, &Wishes { command: &given, ..Wishes::default() }), ["/init", "x"]);
+        assert_eq!(args(&image, &Wishes { entrypoint: Some("/sh"), ..Wishes::default() }), ["/sh"]);
+        let both = Wishes { entrypoint: Some("/sh"), command: &given, ..Wishes::default() };
+        assert_eq!(args(&image, &both), ["/sh", "x"]);
+        let none = Wishes { entrypoint: Some(""), ..Wishes::default() };
+        assert!(matches!(build(&image, &none), Err(SpecError::NoCommand)));
+    }
+
+    #[test]
+    fn the_environment_is_layered_by_name() {
+        let image = image(json!({ "Cmd": ["x"], "Env": ["PATH=/opt", "A=1"] }));
+        let env = ["A=2".to_owned(), "B=".to_owned(), "SURELY_NOT_SET_HERE".to_owned()];
+        let wishes = Wishes { env: &env, hostname: "h", terminal: true, ..Wishes::default() };
+        let spec = build(&image, &wishes).unwrap();
+        let got = spec.process().as_ref().unwrap().env().clone().unwrap();
+        assert_eq!(got, ["PATH=/opt", "HOSTNAME=h", "TERM=xterm", "A=2", "B="]);
+        let bad = ["=x".to_owned()];
+        assert!(matches!(
+            build(&image, &Wishes { env: &bad, ..Wishes::default() }),
+            Err(SpecError::Environment(_))
+        ));
+    }
+
+    #[test]
+    fn flags_reach_the_specification() {
+        let image = image(json!({ "Cmd": ["x"], "WorkingDir": "/srv" }));
+        let tmpfs = ["/run:size=1m,exec".to_owned()];
+        let wishes =
+            Wishes { tmpfs: &tmpfs, read_only: true, memory: 7, cpus: 1.5, ..Wishes::default() };
+        let spec = build(&image, &wishes).unwrap();
+        assert_eq!(spec.root().as_ref().unwrap().readonly(), Some(true));
+        assert_eq!(spec.process().as_ref().unwrap().cwd().to_str(), Some("/srv"));
+        let resources = spec.linux().as_ref().unwrap().resources().clone().unwrap();
+        assert_eq!(resources.memory().unwrap().limit(), Some(7));
+        assert_eq!(resources.cpu().as_ref().unwrap().quota(), Some(150_000));
+        let mount = spec.mounts().as_ref().unwrap().last().unwrap().clone();
+        assert_eq!(mount.destination().to_str(), Some("/run"));
+        assert_eq!(
+            mount.options().clone().unwrap(),
+            ["nosuid", "nodev", "noexec", "size=1m", "exec"]
+        );
+        for bad in ["run", "/", ":size=1m"] {
+            let tmpfs = [bad.to_owned()];
+            let wishes = Wishes { tmpfs: &tmpfs, ..Wishes::default() };
+            assert!(matches!(build(&image, &wishes), Err(SpecError::Tmpfs(_))), "{bad}");
+        }
+        let wishes = Wishes { workdir: Some("srv"), ..Wishes::default() };
+        assert!(matches!(build(&image, &wishes), Err(SpecError::Workdir(_))));
+    }
+
+    #[test]
+    fn only_root_gets_effective_capabilities() {
+        let image = image(json!({ "Cmd": ["x"] }));
+        let user = User { uid: 7, ..User::default() };
+        let spec = build(&image, &Wishes { user, ..Wishes::default() }).unwrap();
+        let caps = spec.process().as_ref().unwrap().capabilities().clone().unwrap();
+        assert!(caps.effective().as_ref().is_none_or(|set| set.is_empty()));
+        assert_eq!(caps.bounding().as_ref().unwrap().len(), 14);
+    }
+}

@@ -1,0 +1,223 @@
+//! Where things are: environment variables, then `/etc/bulkhead/config.toml`, then defaults.
+
+use std::{
+    env, fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use bulkhead_vmm::api::Backend;
+use serde::Deserialize;
+
+const FILE: &str = "/etc/bulkhead/config.toml";
+const LIBRARY: &str = "/usr/lib/bulkhead";
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file says what is not understood.
+    #[error("{path}: {message}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What and where, in one line.
+        message: String,
+    },
+    /// A variable's value is not one.
+    #[error("{name}={value}: {need} is needed")]
+    Variable {
+        /// The variable.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// What it should be.
+        need: &'static str,
+    },
+    /// A part of the installation is missing.
+    #[error("{what} is not there: {tried} (build it with `make build`, or set {variable})")]
+    Missing {
+        /// The part.
+        what: &'static str,
+        /// The paths that were tried.
+        tried: String,
+        /// The variable that names another one.
+        variable: &'static str,
+    },
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    data: Option<PathBuf>,
+    run: Option<PathBuf>,
+    kernel: Option<PathBuf>,
+    initrd: Option<PathBuf>,
+    vmm: Option<PathBuf>,
+    boot_timeout: Option<u64>,
+    kvm: Option<Backend>,
+}
+
+/// The settings in force.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Images and writable layers.
+    pub data: PathBuf,
+    /// State of running containers.
+    pub run: PathBuf,
+    /// How long a guest may take to answer.
+    pub boot_timeout: Duration,
+    /// What kind of KVM to expect.
+    pub backend: Backend,
+    kernel: Option<PathBuf>,
+    initrd: Option<PathBuf>,
+    vmm: Option<PathBuf>,
+}
+
+impl Settings {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// [`SettingsError`] for what is set but cannot be used.
+    pub fn load() -> Result<Self, SettingsError> {
+        let file = read_file(Path::new(FILE))?;
+        let root = rustix::process::geteuid().is_root();
+        let boot_timeout = match env::var("BULKHEAD_BOOT_TIMEOUT") {
+            Ok(value) => Some(value.parse().ok().filter(|&seconds: &u64| seconds > 0).ok_or(
+                SettingsError::Variable {
+                    name: "BULKHEAD_BOOT_TIMEOUT",
+                    value,
+                    need: "a whole number of seconds",
+                },
+            )?),
+            Err(_) => file.boot_timeout,
+        };
+        let backend = match env::var("BULKHEAD_KVM") {
+            Ok(value) => match value.as_str() {
+                "auto" => Backend::Auto,
+                "hardware" => Backend::Hardware,
+                "software" => Backend::Software,
+                _ => {
+                    return Err(SettingsError::Variable {
+                        name: "BULKHEAD_KVM",
+                        value,
+                        need: "auto, hardware or software",
+                    });
+                }
+            },
+            Err(_) => file.kvm.unwrap_or_default(),
+        };
+        Ok(Self {
+            data: variable("BULKHEAD_DATA").or(file.data).unwrap_or_else(|| {
+                if root { "/var/lib/bulkhead".into() } else { home(".local/share/bulkhead") }
+            }),
+            run: variable("BULKHEAD_RUN").or(file.run).unwrap_or_else(|| {
+                match env::var_os("XDG_RUNTIME_DIR") {
+                    Some(runtime) if !root => Path::new(&runtime).join("bulkhead"),
+                    _ if !root => home(".local/state/bulkhead"),
+                    _ => "/run/bulkhead".into(),
+                }
+            }),
+            boot_timeout: Duration::from_secs(boot_timeout.unwrap_or(180)),
+            backend,
+            kernel: variable("BULKHEAD_KERNEL").or(file.kernel),
+            initrd: variable("BULKHEAD_INITRD").or(file.initrd),
+            vmm: variable("BULKHEAD_VMM").or(file.vmm),
+        })
+    }
+
+    /// The guest's kernel.
+    ///
+    /// # Errors
+    /// [`SettingsError::Missing`].
+    pub fn kernel(&self) -> Result<PathBuf, SettingsError> {
+        find(self.kernel.as_deref(), "the guest kernel", "vmlinux", "BULKHEAD_KERNEL")
+    }
+
+    /// The guest's initial RAM disk, which holds the agent.
+    ///
+    /// # Errors
+    /// [`SettingsError::Missing`].
+    pub fn initrd(&self) -> Result<PathBuf, SettingsError> {
+        find(self.initrd.as_deref(), "the guest agent", "bulkhead-initrd.cpio", "BULKHEAD_INITRD")
+    }
+
+    /// The virtual machine monitor.
+    ///
+    /// # Errors
+    /// [`SettingsError::Missing`].
+    pub fn vmm(&self) -> Result<PathBuf, SettingsError> {
+        find(self.vmm.as_deref(), "the VMM", "bulkhead-vmm", "BULKHEAD_VMM")
+    }
+}
+
+fn read_file(path: &Path) -> Result<File, SettingsError> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(File::default()),
+        Err(source) => return Err(SettingsError::Read { path: path.into(), source }),
+    };
+    toml::from_str(&text).map_err(|error| {
+        let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
+        SettingsError::Parse {
+            path: path.into(),
+            message: format!("line {line}: {}", error.message()),
+        }
+    })
+}
+
+fn variable(name: &str) -> Option<PathBuf> {
+    env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+fn home(below: &str) -> PathBuf {
+    Path::new(&env::var_os("HOME").unwrap_or_else(|| "/".into())).join(below)
+}
+
+fn find(
+    set: Option<&Path>,
+    what: &'static str,
+    name: &str,
+    variable: &'static str,
+) -> Result<PathBuf, SettingsError> {
+    let beside = env::current_exe().ok().and_then(|program| Some(program.parent()?.join(name)));
+    let candidates: Vec<PathBuf> = match set {
+        Some(path) => vec![path.into()],
+        None => beside.into_iter().chain([Path::new(LIBRARY).join(name)]).collect(),
+    };
+    if let Some(found) = candidates.iter().find(|path| path.is_file()) {
+        return Ok(found.clone());
+    }
+    let tried =
+        candidates.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+    Err(SettingsError::Missing { what, tried, variable })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        fs::write(&path, "data = \"/x\"\nkernal = \"/y\"\n").unwrap();
+        let error = read_file(&path).unwrap_err().to_string();
+        assert!(error.contains("line 2") && error.contains("kernal"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_part_names_every_path_and_the_way_out() {
+        let error =
+            find(Some(Path::new("/no/vmlinux")), "the guest kernel", "vmlinux", "BULKHEAD_KERNEL");
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("/no/vmlinux") && error.contains("BULKHEAD_KERNEL"), "{error}");
+    }
+}
