@@ -19,6 +19,8 @@ pub mod virtio;
 pub mod vsock;
 
 #[cfg(test)]
+mod chaos;
+#[cfg(test)]
 mod testing;
 
 pub use counts::{BlockCounts, VsockCounts};

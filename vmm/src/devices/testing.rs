@@ -241,9 +241,19 @@ impl Driver {
         while self.events.run_with_timeout(0).unwrap() > 0 {}
     }
 
-    /// Lets the event loop look once at what is ready.
+    /// Lets the event loop run until nothing is left to do, which must be soon.
+    pub(super) fn settle(&mut self) {
+        for _ in 0..10_000 {
+            if self.events.run_with_timeout(0).unwrap() == 0 {
+                return;
+            }
+        }
+        panic!("the device never rests");
+    }
+
+    /// Lets the event loop wait a moment for something to do, and do it.
     pub(super) fn pump_once(&mut self) {
-        self.events.run_with_timeout(0).unwrap();
+        self.events.run_with_timeout(10).unwrap();
     }
 
     /// The chains that the device gave back since the last call: head and bytes written.

@@ -107,7 +107,7 @@ impl Disk {
     /// The position of `sectors` sectors from `sector` on; `None` when they are not all on the disk.
     pub(super) fn locate(&self, sector: u64, sectors: u64) -> Option<u64> {
         let end = sector.checked_add(sectors)?;
-        (end <= self.sectors()).then_some(sector * SECTOR)
+        (end <= self.sectors()).then(|| sector * SECTOR)
     }
 
     /// Reads `length` bytes into `slices` from `offset` on.

@@ -555,7 +555,6 @@ fn ten_mebibytes_pass_both_ways_through_a_slow_host_and_a_slow_guest() {
                 return bytes;
             }
             bytes.extend(&piece[..count]);
-            thread::yield_now();
         }
     });
     let (mut sent, mut acknowledged, mut got, mut ended) = (0, 0, Vec::new(), false);
