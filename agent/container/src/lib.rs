@@ -1,1 +1,38 @@
-//! Makes a container from an OCI runtime specification.
+//! Makes containers from OCI runtime specifications: namespaces, control group, mounts, identity, program.
+//!
+//! [`Builder::init`] makes a container whose first process waits; [`Container::start`] lets it execute its program;
+//! [`Builder::exec`] adds a process. The caller reaps the processes and tells [`Container::stopped`]. The engine uses the
+//! system calls of Linux 6.1 and knows nothing of virtual machines or of who asks.
+
+mod builder;
+mod capability;
+mod cgroup;
+mod child;
+mod clone;
+mod container;
+mod error;
+mod identity;
+mod launch;
+mod mount;
+mod namespace;
+mod network;
+mod passwd;
+mod path;
+mod procfs;
+mod program;
+mod report;
+mod rlimit;
+mod scheduling;
+mod seccomp;
+pub mod spec;
+mod sys;
+mod sysctl;
+mod terminal;
+
+pub use builder::{Builder, Created, Joined, Platform, Stdio};
+pub use cgroup::Hierarchy;
+pub use container::{Container, Process};
+pub use error::{Error, Kind};
+pub use mount::{Lower, Root, Upper};
+pub use network::loopback_up;
+pub use terminal::{Size, resize};

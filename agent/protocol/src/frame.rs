@@ -84,6 +84,11 @@ impl Reader {
         Self { buffer: Vec::new(), limit }
     }
 
+    /// The bytes that are not yet a message, for a caller that reads into their end by itself.
+    pub fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.buffer
+    }
+
     /// Reads what is there, at most `64 KiB`, into the buffer. False at the end of the connection.
     ///
     /// # Errors
@@ -107,14 +112,26 @@ impl Reader {
     /// Takes the next whole message out of the buffer; `None` when more bytes are needed.
     ///
     /// # Errors
-    /// [`FrameError::TooLarge`] or [`FrameError::Malformed`]; the connection is of no more use then.
+    /// [`FrameError::TooLarge`], and the connection is of no more use then; or [`FrameError::Malformed`], and the frame is
+    /// gone.
     pub fn next_message<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
+        Ok(self.next_frame(|body| serde_json::from_slice(body))?.transpose()?)
+    }
+
+    /// As [`Reader::next_message`], for a receiver that reads the frame's body by itself.
+    ///
+    /// # Errors
+    /// [`FrameError::TooLarge`]; the connection is of no more use then.
+    pub fn next_frame<R>(
+        &mut self,
+        read: impl FnOnce(&[u8]) -> R,
+    ) -> Result<Option<R>, FrameError> {
         let Some(head) = self.buffer.first_chunk::<4>() else { return Ok(None) };
         let end = 4 + body_length(*head, self.limit)?;
         let Some(body) = self.buffer.get(4..end) else { return Ok(None) };
-        let message = serde_json::from_slice(body)?;
+        let result = read(body);
         self.buffer.drain(..end);
-        Ok(Some(message))
+        Ok(Some(result))
     }
 }
 

@@ -1,4 +1,6 @@
 //! The messages themselves. Both ends ignore no field: an unknown one is an error.
+//! Requests are generic over the types that hold a runtime specification, so that the agent can read the part that it
+//! uses into its own small types; the JSON is the same.
 
 use std::path::PathBuf;
 
@@ -11,26 +13,26 @@ pub type Token = u64;
 /// What the monitor asks for.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Request {
+pub struct Request<S = Spec, P = Process> {
     /// Chosen by the monitor; comes back in the reply.
     pub seq: u64,
     /// The call and its arguments.
-    pub call: Call,
+    pub call: Call<S, P>,
 }
 
 /// One call of the monitor.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Call {
+pub enum Call<S = Spec, P = Process> {
     /// Makes a container up to the point where its process waits to execute (OCI runtime-spec, lifecycle, "created").
-    Create(Box<Create>),
+    Create(Box<Create<S>>),
     /// Lets a created container's process execute its program.
     Start {
         /// The container's id.
         container: String,
     },
     /// Runs one more process in a running container.
-    Exec(Box<Exec>),
+    Exec(Box<Exec<P>>),
     /// Sends a signal.
     Kill {
         /// Whom to signal.
@@ -59,11 +61,11 @@ pub enum Call {
 /// Arguments of [`Call::Create`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Create {
+pub struct Create<S = Spec> {
     /// The container's id: 1 to 128 characters of `[A-Za-z0-9_.+-]`.
     pub container: String,
     /// The OCI runtime specification; `root.path` is not used, [`Create::root`] says where the root comes from.
-    pub spec: Spec,
+    pub spec: S,
     /// Where the container's root file system comes from.
     pub root: Root,
     /// The streams of the container's process.
@@ -117,11 +119,11 @@ pub enum Upper {
 /// Arguments of [`Call::Exec`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Exec {
+pub struct Exec<P = Process> {
     /// The new process's name and its container.
     pub target: Target,
     /// What to run (OCI runtime-spec, config, process).
-    pub process: Process,
+    pub process: P,
     /// The streams of the process.
     pub stdio: Stdio,
 }

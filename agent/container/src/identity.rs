@@ -1,0 +1,115 @@
+//! What a process is when its program begins: user, capabilities, limits, filter. The last steps before execve, the
+//! same for a container's first process and for those that join it.
+
+use rustix::{
+    fs::Mode,
+    process::umask,
+    thread::{
+        CapabilitySet, Gid, Uid, set_keep_capabilities, set_no_new_privs, set_thread_groups,
+        set_thread_res_gid, set_thread_res_uid,
+    },
+};
+
+use crate::{
+    capability::Sets,
+    error::{Error, at},
+    rlimit::Limits,
+    scheduling::Scheduling,
+    seccomp::Filter,
+    spec::Process,
+};
+
+/// The umask of a process whose specification has none, as with runc.
+const UMASK: u32 = 0o022;
+
+/// A process's identity.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    uid: Uid,
+    gid: Gid,
+    groups: Vec<Gid>,
+    umask: Mode,
+    capabilities: Sets,
+    no_new_privileges: bool,
+    limits: Limits,
+    scheduling: Scheduling,
+    filter: Option<Filter>,
+}
+
+impl Identity {
+    /// `own`: the agent's permitted capabilities.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`].
+    pub(crate) fn new(
+        process: &Process,
+        filter: Option<Filter>,
+        own: CapabilitySet,
+    ) -> Result<Self, Error> {
+        let user = &process.user;
+        if user.uid == u32::MAX || user.gid == u32::MAX || user.additional_gids.contains(&u32::MAX)
+        {
+            return Err(Error::invalid("process.user", u32::MAX, "it stands for no user or group"));
+        }
+        Ok(Self {
+            uid: Uid::from_raw(user.uid),
+            gid: Gid::from_raw(user.gid),
+            groups: user.additional_gids.iter().map(|gid| Gid::from_raw(*gid)).collect(),
+            umask: Mode::from_raw_mode(user.umask.unwrap_or(UMASK) & 0o777),
+            capabilities: Sets::new(process.capabilities.as_ref(), own)?,
+            no_new_privileges: process.no_new_privileges,
+            limits: Limits::new(&process.rlimits)?,
+            scheduling: Scheduling::new(process)?,
+            filter,
+        })
+    }
+
+    pub(crate) fn uid(&self) -> Uid {
+        self.uid
+    }
+
+    pub(crate) fn can_trace(&self) -> bool {
+        self.capabilities.can_trace()
+    }
+
+    /// Takes the identity on. `last` runs with it, before the filter, which comes at the end unless only a process that
+    /// is still privileged may install it.
+    pub(crate) fn assume(&self, last: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+        self.limits.apply()?;
+        self.scheduling.apply()?;
+        let filter_late = self.no_new_privileges || self.capabilities.can_filter();
+        if !filter_late {
+            self.install_filter()?;
+        }
+        self.capabilities.drop_bounding()?;
+        self.switch_user()?;
+        self.capabilities.apply(false)?;
+        umask(self.umask);
+        if self.no_new_privileges {
+            set_no_new_privs(true).map_err(at("set", "process.noNewPrivileges"))?;
+        }
+        last()?;
+        if filter_late {
+            self.install_filter()?;
+        }
+        Ok(())
+    }
+
+    fn switch_user(&self) -> Result<(), Error> {
+        let (uid, gid) = (self.uid, self.gid);
+        if uid != Uid::ROOT {
+            // The capabilities are cut afterwards, by what the specification says.
+            set_keep_capabilities(true).map_err(at("keep", "capabilities"))?;
+        }
+        set_thread_groups(&self.groups)
+            .map_err(at("set", format_args!("process.user.additionalGids {:?}", self.groups)))?;
+        set_thread_res_gid(gid, gid, gid)
+            .map_err(at("set", format_args!("process.user.gid {}", gid.as_raw())))?;
+        set_thread_res_uid(uid, uid, uid)
+            .map_err(at("set", format_args!("process.user.uid {}", uid.as_raw())))
+    }
+
+    fn install_filter(&self) -> Result<(), Error> {
+        self.filter.as_ref().map_or(Ok(()), Filter::install)
+    }
+}

@@ -1,0 +1,179 @@
+//! Brings a new process to the point where it waits to execute its program, and then lets it.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::{
+    fs::{Mode, OFlags},
+    thread::{LinkNameSpaceType, ThreadNameSpaceType},
+};
+
+use crate::{
+    builder::Platform,
+    cgroup::Cgroup,
+    child::{self, Job, Streams, Task},
+    clone::{self, Stack},
+    container::Process,
+    error::{Error, Kind, at},
+    identity::Identity,
+    namespace::Namespaces,
+    procfs,
+    program::Program,
+    report::{self, Report},
+};
+
+/// How a process is made.
+pub(crate) struct Launch<'a> {
+    pub(crate) platform: &'a Platform,
+    pub(crate) cgroup: Option<&'a Cgroup>,
+    /// It shares the agent's memory until it executes its program.
+    pub(crate) share: bool,
+    pub(crate) oom_score_adj: Option<i32>,
+}
+
+/// What a process does.
+pub(crate) struct Work {
+    pub(crate) streams: Streams,
+    pub(crate) task: Task,
+    pub(crate) identity: Identity,
+    pub(crate) program: Program,
+    /// What `streams` and `task` name by number.
+    pub(crate) descriptors: Vec<OwnedFd>,
+}
+
+/// A process that waits.
+pub(crate) struct Launched {
+    pub(crate) process: Process,
+    pub(crate) pending: Pending,
+    pub(crate) console: Option<OwnedFd>,
+}
+
+/// A process that waits to execute its program, and what it needs until then.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    report: OwnedFd,
+    job: OwnedJob,
+    _stack: Option<Stack>,
+}
+
+/// A job that a process which shares this one's memory may be using. Dropped when that has executed its program or ended.
+#[derive(Debug)]
+struct OwnedJob(*mut Job);
+
+impl Drop for OwnedJob {
+    fn drop(&mut self) {
+        // SAFETY: the pointer came from `Box::into_raw`, and nobody uses it any more.
+        drop(unsafe { Box::from_raw(self.0) });
+    }
+}
+
+impl Launch<'_> {
+    /// Makes the first process of a container.
+    pub(crate) fn init(&self, work: Work, namespaces: &Namespaces) -> Result<Launched, Error> {
+        let Some(path) = &namespaces.pid_path else { return self.run(work, namespaces) };
+        let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(at("open the namespace", path))?;
+        let kind = Some(LinkNameSpaceType::ProcessID);
+        rustix::thread::move_into_link_name_space(file.as_fd(), kind)
+            .map_err(at("join the namespace", path))?;
+        let launched = self.run(work, namespaces);
+        self.leave()?;
+        launched
+    }
+
+    /// Makes a process that joins a container, in its PID namespace when it has one of its own.
+    pub(crate) fn exec(
+        &self,
+        work: Work,
+        target: Option<BorrowedFd<'_>>,
+    ) -> Result<Launched, Error> {
+        let Some(target) = target else { return self.run(work, &Namespaces::default()) };
+        rustix::thread::move_into_thread_name_spaces(target, ThreadNameSpaceType::PROCESS_ID)
+            .map_err(at("join", "the container's PID namespace"))?;
+        let launched = self.run(work, &Namespaces::default());
+        self.leave()?;
+        launched
+    }
+
+    /// Later processes are to be made in the agent's own PID namespace again.
+    fn leave(&self) -> Result<(), Error> {
+        rustix::thread::move_into_thread_name_spaces(
+            self.platform.own_process.as_fd(),
+            ThreadNameSpaceType::PROCESS_ID,
+        )
+        .map_err(at("go back to", "the agent's PID namespace"))
+    }
+
+    fn run(&self, work: Work, namespaces: &Namespaces) -> Result<Launched, Error> {
+        let (report, theirs) = report::pair()?;
+        let stack =
+            if self.share { Some(Stack::new().map_err(at("make", "a stack"))?) } else { None };
+        let Work { streams, task, identity, program, descriptors } = work;
+        let job = Job { report: theirs.as_raw_fd(), streams, task, identity, program };
+        let job = OwnedJob(Box::into_raw(Box::new(job)));
+        // SAFETY: `child::run` never returns. The job and the stack live in `Pending` until the process has executed its
+        // program or ended. This process waits for the report before it goes on, and after that the other one makes only
+        // the system calls of waiting, executing and ending.
+        let cloned = unsafe {
+            clone::clone(
+                namespaces.flags,
+                self.cgroup.map(Cgroup::dir),
+                stack.as_ref(),
+                child::run,
+                job.0.cast(),
+            )
+        };
+        // The new process has its own copies.
+        drop((theirs, descriptors));
+        let cloned = cloned.map_err(at("make", "a process"))?;
+        let process = Process::new(cloned.pid, cloned.pidfd);
+        let mapped = if namespaces.new_user() {
+            namespaces.map_ids(process.pid()).and_then(|()| report::go(&report))
+        } else {
+            Ok(())
+        };
+        match mapped.and_then(|()| self.hear(&process, &report)) {
+            Ok(console) => {
+                let pending = Pending { report, job, _stack: stack };
+                Ok(Launched { process, pending, console })
+            }
+            Err(error) => {
+                process.end();
+                Err(error)
+            }
+        }
+    }
+
+    fn hear(&self, process: &Process, report: &OwnedFd) -> Result<Option<OwnedFd>, Error> {
+        match report::receive(report)? {
+            Report::Ready(console) => {
+                if let Some(score) = self.oom_score_adj {
+                    procfs::write(process.pid(), "oom_score_adj", &score.to_string())?;
+                }
+                Ok(console)
+            }
+            Report::Failed(error) => Err(error),
+            Report::NotExecuted(_) | Report::Closed => Err(Error::Child {
+                kind: Kind::System,
+                message: "the new process died before its program could run".to_owned(),
+            }),
+        }
+    }
+}
+
+impl Pending {
+    /// Lets the process execute its program.
+    ///
+    /// # Errors
+    /// [`Error::ProgramNotFound`], [`Error::ProgramNotExecutable`] or [`Error::System`]; the process is gone then.
+    pub(crate) fn start(self) -> Result<(), Error> {
+        report::go(&self.report)?;
+        match report::receive(&self.report)? {
+            Report::NotExecuted(errno) => {
+                // SAFETY: the process has made its last report; it ends without looking at the job.
+                let job = unsafe { &*self.job.0 };
+                Err(job.program.error(errno))
+            }
+            _ => Ok(()),
+        }
+    }
+}

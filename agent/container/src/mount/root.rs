@@ -1,0 +1,153 @@
+//! The container's root: a directory that is there, or an image and what is laid over it; and the change into it.
+
+use std::{
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use rustix::{
+    fs::{AtFlags, CWD, Mode, StatxFlags},
+    io::Errno,
+    mount::{MountFlags, MountPropagationFlags, UnmountFlags},
+};
+
+use crate::error::{Error, at};
+
+/// Where a container's root file system comes from.
+#[derive(Debug, Clone)]
+pub enum Root {
+    /// A read-only file system and what is laid over it.
+    Layers {
+        /// The image.
+        lower: Lower,
+        /// What takes the writes.
+        upper: Upper,
+    },
+    /// A directory that is already there, by its absolute path.
+    Directory(PathBuf),
+}
+
+/// The read-only part of a root.
+#[derive(Debug, Clone)]
+pub enum Lower {
+    /// An EROFS file system on this block device.
+    Erofs(PathBuf),
+}
+
+/// What takes the writes to a root.
+#[derive(Debug, Clone)]
+pub enum Upper {
+    /// Nothing: the root is read-only.
+    None,
+    /// An ext4 file system on this block device, in its directories `upper` and `work`.
+    Ext4(PathBuf),
+    /// Memory.
+    Tmpfs,
+}
+
+/// How long a disk may take to appear.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(20);
+const DIRECTORY: Mode = Mode::from_raw_mode(0o755);
+
+/// Puts the root together, in a new mount namespace, and returns where it is. `scratch` is a directory with the
+/// directories `lower`, `upper` and `root` for mounts; only this namespace sees them.
+pub(crate) fn prepare(root: &Root, scratch: &Path) -> Result<PathBuf, Error> {
+    // Nothing that is mounted here may show up outside.
+    let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", slave).map_err(at("make a slave mount of", "/"))?;
+    match root {
+        Root::Directory(path) => {
+            rustix::mount::mount_bind_recursive(path, path)
+                .map_err(at("mount the root", path.display()))?;
+            Ok(path.clone())
+        }
+        Root::Layers { lower: Lower::Erofs(device), upper } => {
+            let lower = scratch.join("lower");
+            disk(device, &lower, "erofs", MountFlags::RDONLY)?;
+            lay_over(&lower, upper, scratch)
+        }
+    }
+}
+
+fn lay_over(lower: &Path, upper: &Upper, scratch: &Path) -> Result<PathBuf, Error> {
+    let over = scratch.join("upper");
+    let volatile = match upper {
+        Upper::None => return Ok(lower.to_owned()),
+        Upper::Ext4(device) => {
+            disk(device, &over, "ext4", MountFlags::empty())?;
+            ""
+        }
+        Upper::Tmpfs => {
+            make_point(&over)?;
+            rustix::mount::mount("tmpfs", &over, "tmpfs", MountFlags::empty(), c"mode=755")
+                .map_err(at("mount tmpfs on", over.display()))?;
+            ",volatile"
+        }
+    };
+    let root = scratch.join("root");
+    make_point(&root)?;
+    let data = format!(
+        "lowerdir={},upperdir={over}/upper,workdir={over}/work{volatile}\0",
+        lower.display(),
+        over = over.display()
+    );
+    let data = std::ffi::CStr::from_bytes_until_nul(data.as_bytes()).unwrap_or_default();
+    let overlay = || rustix::mount::mount("overlay", &root, "overlay", MountFlags::empty(), data);
+    let mounted = match overlay() {
+        // A fresh upper file system does not have its two directories yet.
+        Err(Errno::NOENT) => make_directories(&over).and_then(|()| overlay()),
+        mounted => mounted,
+    };
+    mounted.map_err(at("mount overlayfs on", root.display()))?;
+    Ok(root)
+}
+
+fn make_directories(over: &Path) -> Result<(), Errno> {
+    for name in ["upper", "work"] {
+        match rustix::fs::mkdir(over.join(name), DIRECTORY) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+/// Mounts a disk, which may be a moment in coming.
+fn disk(device: &Path, on: &Path, kind: &str, flags: MountFlags) -> Result<(), Error> {
+    let mut waited = Duration::ZERO;
+    loop {
+        match rustix::mount::mount(device, on, kind, flags, None) {
+            Ok(()) => return Ok(()),
+            Err(Errno::NOENT) if !exists(on) => make_point(on)?,
+            Err(Errno::NOENT | Errno::NXIO) if waited < PATIENCE && !exists(device) => {
+                thread::sleep(PAUSE);
+                waited += PAUSE;
+            }
+            Err(errno) => {
+                let what = format!("{kind} from {} on {}", device.display(), on.display());
+                return Err(at("mount", what)(errno));
+            }
+        }
+    }
+}
+
+/// Makes a mount point under the scratch directory.
+fn make_point(on: &Path) -> Result<(), Error> {
+    std::fs::create_dir_all(on).map_err(|error| {
+        at("make", on.display())(Errno::from_io_error(&error).unwrap_or(Errno::IO))
+    })
+}
+
+fn exists(path: &Path) -> bool {
+    rustix::fs::statx(CWD, path, AtFlags::empty(), StatxFlags::TYPE).is_ok()
+}
+
+/// Makes `path`, a mount, the root of this process and lets go of the old one (pivot_root(2), "pivot_root(".", ".")").
+pub(crate) fn enter(path: &Path) -> Result<(), Error> {
+    rustix::process::chdir(path).map_err(at("enter", path.display()))?;
+    rustix::process::pivot_root(".", ".").map_err(at("make a root of", path.display()))?;
+    rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(at("leave", "the old root"))?;
+    rustix::process::chdir("/").map_err(at("enter", "the new root"))
+}

@@ -1,0 +1,125 @@
+//! What a new process and its maker say to each other until the program runs: a pair of sockets that execve closes.
+
+use std::{
+    io::{IoSlice, IoSliceMut},
+    mem::MaybeUninit,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use rustix::{
+    io::Errno,
+    net::{
+        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+        SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    },
+};
+
+use crate::error::{Error, Kind, at};
+
+const READY: u8 = b'R';
+const FAILED: u8 = b'F';
+const GO: u8 = b'G';
+const NOT_EXECUTED: u8 = b'X';
+/// An error's text is one line; more of it is cut.
+const MAX_TEXT: usize = 4096;
+
+/// What the maker hears.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// All is ready for the program; with a terminal, its master.
+    Ready(Option<OwnedFd>),
+    /// A step failed.
+    Failed(Error),
+    /// execve failed.
+    NotExecuted(Errno),
+    /// The socket was closed: by execve, or by the process's end.
+    Closed,
+}
+
+/// The maker's end and the process's end.
+pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Error> {
+    let flags = SocketFlags::CLOEXEC;
+    rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+        .map_err(at("make", "a socket pair"))
+}
+
+/// The maker waits for the next report.
+pub(crate) fn receive(from: &OwnedFd) -> Result<Report, Error> {
+    let mut data = [0; 2 + MAX_TEXT];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    let received = loop {
+        let slices = &mut [IoSliceMut::new(&mut data)];
+        match rustix::net::recvmsg(from, slices, &mut ancillary, flags) {
+            Err(Errno::INTR) => {}
+            Err(Errno::CONNRESET) => return Ok(Report::Closed),
+            received => break received.map_err(at("hear from", "the new process"))?.bytes,
+        }
+    };
+    let console = ancillary.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    Ok(match data.get(..received).unwrap_or_default() {
+        [READY, ..] => Report::Ready(console),
+        [FAILED, kind, text @ ..] => Report::Failed(Error::Child {
+            kind: Kind::from_byte(*kind),
+            message: String::from_utf8_lossy(text).into_owned(),
+        }),
+        [NOT_EXECUTED, a, b, c, d] => {
+            Report::NotExecuted(Errno::from_raw_os_error(i32::from_le_bytes([*a, *b, *c, *d])))
+        }
+        _ => Report::Closed,
+    })
+}
+
+/// The maker lets the process go on.
+pub(crate) fn go(to: &OwnedFd) -> Result<(), Error> {
+    send(to.as_fd(), &[GO], None).map_err(at("wake", "the new process"))
+}
+
+/// The process waits to be let on. False: its maker is gone.
+pub(crate) fn wait(from: BorrowedFd<'_>) -> bool {
+    let mut byte = [0];
+    loop {
+        match rustix::io::read(from, &mut byte) {
+            Ok(1) => return true,
+            Err(Errno::INTR) => {}
+            _ => return false,
+        }
+    }
+}
+
+/// The process is ready.
+pub(crate) fn ready(to: BorrowedFd<'_>, console: Option<BorrowedFd<'_>>) -> Result<(), Error> {
+    send(to, &[READY], console).map_err(at("report to", "the agent"))
+}
+
+/// The process failed.
+pub(crate) fn failed(to: BorrowedFd<'_>, error: &Error) {
+    let mut data = vec![FAILED, error.kind().to_byte()];
+    data.extend(error.to_string().bytes().take(MAX_TEXT));
+    // Nobody to tell when this fails; the end of the process is noticed.
+    let _ = send(to, &data, None);
+}
+
+/// execve failed. Allocates nothing.
+pub(crate) fn not_executed(to: BorrowedFd<'_>, errno: Errno) {
+    let [a, b, c, d] = errno.raw_os_error().to_le_bytes();
+    // As above.
+    let _ = rustix::io::write(to, &[NOT_EXECUTED, a, b, c, d]);
+}
+
+fn send(to: BorrowedFd<'_>, data: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
+    let Some(fd) = fd else {
+        return rustix::net::send(to, data, SendFlags::NOSIGNAL).map(drop);
+    };
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let fds = [fd];
+    if !ancillary.push(SendAncillaryMessage::ScmRights(&fds)) {
+        return Err(Errno::NOBUFS);
+    }
+    rustix::net::sendmsg(to, &[IoSlice::new(data)], &mut ancillary, SendFlags::NOSIGNAL).map(drop)
+}

@@ -1,0 +1,58 @@
+//! Classic BPF (Documentation/networking/filter.rst) in the few forms that a filter of system calls needs.
+
+use libc::{
+    BPF_ABS, BPF_ALU, BPF_AND, BPF_JA, BPF_JEQ, BPF_JGE, BPF_JGT, BPF_JMP, BPF_K, BPF_LD, BPF_RET,
+    BPF_W, sock_filter,
+};
+
+/// The most instructions that the kernel takes (`BPF_MAXINSNS`).
+pub(crate) const MAX_INSTRUCTIONS: usize = 4096;
+
+/// `offsetof(struct seccomp_data, nr)`, seccomp(2).
+pub(crate) const NUMBER: u32 = 0;
+/// `offsetof(struct seccomp_data, arch)`.
+pub(crate) const ARCH: u32 = 4;
+
+/// The offsets of the low and the high half of an argument, on a little-endian machine.
+pub(crate) fn argument(index: u8) -> (u32, u32) {
+    let low = 16 + 8 * u32::from(index);
+    (low, low + 4)
+}
+
+/// Conditional jumps.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Jump {
+    Equal,
+    GreaterOrEqual,
+    Greater,
+}
+
+pub(crate) fn load(offset: u32) -> sock_filter {
+    instruction(BPF_LD | BPF_W | BPF_ABS, 0, 0, offset)
+}
+
+pub(crate) fn and(mask: u32) -> sock_filter {
+    instruction(BPF_ALU | BPF_AND | BPF_K, 0, 0, mask)
+}
+
+pub(crate) fn ret(value: u32) -> sock_filter {
+    instruction(BPF_RET | BPF_K, 0, 0, value)
+}
+
+pub(crate) fn skip(count: u32) -> sock_filter {
+    instruction(BPF_JMP | BPF_JA, 0, 0, count)
+}
+
+pub(crate) fn jump(kind: Jump, value: u32, if_true: u8, if_false: u8) -> sock_filter {
+    let kind = match kind {
+        Jump::Equal => BPF_JEQ,
+        Jump::GreaterOrEqual => BPF_JGE,
+        Jump::Greater => BPF_JGT,
+    };
+    instruction(BPF_JMP | BPF_K | kind, if_true, if_false, value)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "operation codes have 8 bits")]
+fn instruction(code: u32, jt: u8, jf: u8, k: u32) -> sock_filter {
+    sock_filter { code: code as u16, jt, jf, k }
+}

@@ -1,0 +1,202 @@
+//! Compiles an OCI seccomp profile. The call's number is found by a binary search over ranges with the same outcome, not by
+//! comparing with one name after the other: the kernel runs the filter once for every system call that exists when it is
+//! installed, so a short path is what makes installing it cheap.
+
+mod bpf;
+mod rule;
+mod syscalls;
+
+use std::collections::BTreeMap;
+
+use bpf::{Jump, MAX_INSTRUCTIONS};
+use libc::sock_filter;
+use rule::Conditional;
+
+use crate::{
+    error::{Error, at},
+    spec::{Action, Flag, Seccomp},
+    sys,
+};
+
+/// `AUDIT_ARCH_X86_64` (linux/audit.h).
+const ARCH_X86_64: u32 = 0xc000_003e;
+/// The bit that marks a call of the x32 ABI (`__X32_SYSCALL_BIT`).
+const X32_BIT: u32 = 0x4000_0000;
+const ENOSYS: u32 = 38;
+
+/// A compiled filter.
+#[derive(Debug, Clone)]
+pub(crate) struct Filter {
+    program: Vec<sock_filter>,
+    flags: libc::c_ulong,
+}
+
+/// What happens to calls with one number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Outcome {
+    conditions: Vec<Conditional>,
+    otherwise: u32,
+}
+
+impl Filter {
+    /// Compiles a profile for 64-bit x86. As with libseccomp: names that are unknown here are left out; calls of other
+    /// architectures kill the thread; calls newer than every one that the profile names fail with `ENOSYS` when the
+    /// default is another error, so that programs fall back to an older call.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the kernel or this engine has no such filter.
+    pub(crate) fn compile(profile: &Seccomp) -> Result<Self, Error> {
+        let default = action(profile.default_action, profile.default_errno_ret)?;
+        let mut outcomes: BTreeMap<u32, Outcome> = BTreeMap::new();
+        let mut newest = None;
+        for rule in &profile.syscalls {
+            let act = action(rule.action, rule.errno_ret)?;
+            let conditions = rule::conditionals(rule, act)?;
+            for name in &rule.names {
+                let Some(number) = syscalls::number(name) else { continue };
+                newest = newest.max(Some(number));
+                if act == default {
+                    continue;
+                }
+                let outcome = outcomes
+                    .entry(number)
+                    .or_insert_with(|| Outcome { conditions: Vec::new(), otherwise: default });
+                if rule.args.is_empty() {
+                    *outcome = Outcome { conditions: Vec::new(), otherwise: act };
+                } else if outcome.otherwise == default {
+                    outcome.conditions.extend(conditions.iter().cloned());
+                }
+            }
+        }
+        let unknown = match profile.default_action {
+            Action::Errno => libc::SECCOMP_RET_ERRNO | ENOSYS,
+            _ => default,
+        };
+        let mut program = prologue();
+        program.extend(tree(&match newest {
+            Some(newest) => ranges(&outcomes, default, newest, unknown),
+            None => vec![(0, Outcome { conditions: Vec::new(), otherwise: default })],
+        }));
+        if program.len() > MAX_INSTRUCTIONS {
+            return Err(Error::invalid(
+                "linux.seccomp of this many instructions",
+                program.len(),
+                "the kernel takes 4096; use fewer rules with arguments",
+            ));
+        }
+        Ok(Self { program, flags: flags(&profile.flags)? })
+    }
+
+    /// Puts this process and its children under the filter.
+    pub(crate) fn install(&self) -> Result<(), Error> {
+        sys::set_seccomp_filter(&self.program, self.flags).map_err(at("install", "linux.seccomp"))
+    }
+}
+
+fn action(action: Action, errno: Option<u16>) -> Result<u32, Error> {
+    let data = u32::from(errno.unwrap_or(1));
+    Ok(match action {
+        Action::KillThread => libc::SECCOMP_RET_KILL_THREAD,
+        Action::KillProcess => libc::SECCOMP_RET_KILL_PROCESS,
+        Action::Trap => libc::SECCOMP_RET_TRAP,
+        Action::Errno => libc::SECCOMP_RET_ERRNO | data,
+        Action::Trace => libc::SECCOMP_RET_TRACE | data,
+        Action::Log => libc::SECCOMP_RET_LOG,
+        Action::Allow => libc::SECCOMP_RET_ALLOW,
+        Action::Notify => {
+            return Err(Error::invalid(
+                "linux.seccomp action",
+                "SCMP_ACT_NOTIFY",
+                "no supervisor can be reached from inside a sandbox",
+            ));
+        }
+    })
+}
+
+fn flags(flags: &[Flag]) -> Result<libc::c_ulong, Error> {
+    let mut bits = 0;
+    for flag in flags {
+        bits |= match flag {
+            // One thread is all there is before execve.
+            Flag::Tsync => 0,
+            Flag::Log => libc::SECCOMP_FILTER_FLAG_LOG,
+            Flag::SpecAllow => libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+            Flag::WaitKillableRecv => {
+                return Err(Error::invalid(
+                    "linux.seccomp flag",
+                    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
+                    "it needs SCMP_ACT_NOTIFY, which is not supported",
+                ));
+            }
+        };
+    }
+    Ok(bits)
+}
+
+fn prologue() -> Vec<sock_filter> {
+    vec![
+        bpf::load(bpf::ARCH),
+        bpf::jump(Jump::Equal, ARCH_X86_64, 1, 0),
+        bpf::ret(libc::SECCOMP_RET_KILL_THREAD),
+        bpf::load(bpf::NUMBER),
+        bpf::jump(Jump::GreaterOrEqual, X32_BIT, 0, 1),
+        bpf::ret(libc::SECCOMP_RET_ERRNO | ENOSYS),
+    ]
+}
+
+/// The outcomes as ranges that begin at a number and end before the next one; neighbours differ.
+fn ranges(
+    outcomes: &BTreeMap<u32, Outcome>,
+    default: u32,
+    newest: u32,
+    unknown: u32,
+) -> Vec<(u32, Outcome)> {
+    let plain = |otherwise| Outcome { conditions: Vec::new(), otherwise };
+    let mut ranges: Vec<(u32, Outcome)> = Vec::new();
+    let mut push = |start: u32, outcome: Outcome| {
+        if ranges.last().is_none_or(|(_, last)| *last != outcome) {
+            ranges.push((start, outcome));
+        }
+    };
+    let mut next = 0;
+    for (&number, outcome) in outcomes {
+        if number > next {
+            push(next, plain(default));
+        }
+        push(number, outcome.clone());
+        next = number + 1;
+    }
+    if next <= newest {
+        push(next, plain(default));
+    }
+    push(newest + 1, plain(unknown));
+    ranges
+}
+
+fn tree(ranges: &[(u32, Outcome)]) -> Vec<sock_filter> {
+    let middle = ranges.len() / 2;
+    let (Some((pivot, _)), true) = (ranges.get(middle), ranges.len() > 1) else {
+        return ranges.first().map_or_else(Vec::new, |(_, outcome)| leaf(outcome));
+    };
+    let left = tree(&ranges[..middle]);
+    let right = tree(&ranges[middle..]);
+    let mut code = Vec::with_capacity(2 + left.len() + right.len());
+    if let Ok(distance) = u8::try_from(left.len()) {
+        code.push(bpf::jump(Jump::GreaterOrEqual, *pivot, distance, 0));
+    } else {
+        code.push(bpf::jump(Jump::GreaterOrEqual, *pivot, 0, 1));
+        code.push(bpf::skip(u32::try_from(left.len()).unwrap_or(u32::MAX)));
+    }
+    code.extend(left);
+    code.extend(right);
+    code
+}
+
+fn leaf(outcome: &Outcome) -> Vec<sock_filter> {
+    let mut code: Vec<_> = outcome.conditions.iter().flat_map(Conditional::code).collect();
+    code.push(bpf::ret(outcome.otherwise));
+    code
+}
+
+#[cfg(test)]
+mod tests;

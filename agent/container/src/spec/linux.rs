@@ -1,0 +1,135 @@
+//! What only Linux has (config-linux.md).
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::{Resources, Seccomp};
+
+/// Linux properties of a container.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Linux {
+    /// Namespaces to make or join.
+    pub namespaces: Vec<Namespace>,
+    /// User ids of a new user namespace.
+    pub uid_mappings: Vec<IdMapping>,
+    /// Group ids of a new user namespace.
+    pub gid_mappings: Vec<IdMapping>,
+    /// Clocks of a new time namespace, `monotonic` and `boottime`.
+    pub time_offsets: BTreeMap<String, TimeOffset>,
+    /// Device nodes beyond the default ones.
+    pub devices: Vec<Device>,
+    /// Limits.
+    pub resources: Option<Resources>,
+    /// Kernel parameters of the container's namespaces.
+    pub sysctl: BTreeMap<String, String>,
+    /// The filter of system calls.
+    pub seccomp: Option<Seccomp>,
+    /// Propagation of the root mount: `shared`, `slave`, `private` or `unbindable`, with or without `r`.
+    pub rootfs_propagation: Option<String>,
+    /// Paths that cannot be read.
+    pub masked_paths: Vec<String>,
+    /// Paths that cannot be written.
+    pub readonly_paths: Vec<String>,
+}
+
+/// A namespace.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Namespace {
+    /// Its type.
+    #[serde(rename = "type")]
+    pub kind: NamespaceType,
+    /// An existing one to join; absent: a new one.
+    #[serde(default)]
+    pub path: Option<String>,
+}
+
+/// Types of namespaces (namespaces(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NamespaceType {
+    /// Process ids.
+    Pid,
+    /// Network.
+    Network,
+    /// Mounts.
+    Mount,
+    /// System V IPC and POSIX message queues.
+    Ipc,
+    /// Host and domain name.
+    Uts,
+    /// User and group ids.
+    User,
+    /// The root of the cgroup tree.
+    Cgroup,
+    /// Clocks.
+    Time,
+}
+
+/// A range of ids (user_namespaces(7)).
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IdMapping {
+    /// The first id inside.
+    #[serde(rename = "containerID")]
+    pub container_id: u32,
+    /// The first id outside.
+    #[serde(rename = "hostID")]
+    pub host_id: u32,
+    /// How many.
+    pub size: u32,
+}
+
+/// A clock's offset (time_namespaces(7)).
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(default)]
+pub struct TimeOffset {
+    /// Seconds.
+    pub secs: i64,
+    /// Nanoseconds.
+    pub nanosecs: u32,
+}
+
+/// A device node.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Device {
+    /// Where, in the container.
+    pub path: String,
+    /// What.
+    #[serde(rename = "type")]
+    pub kind: DeviceType,
+    /// The major number; not of a FIFO.
+    #[serde(default)]
+    pub major: u32,
+    /// The minor number; not of a FIFO.
+    #[serde(default)]
+    pub minor: u32,
+    /// Permission bits; 0666 when absent.
+    #[serde(default)]
+    pub file_mode: Option<u32>,
+    /// The owner.
+    #[serde(default)]
+    pub uid: u32,
+    /// The group.
+    #[serde(default)]
+    pub gid: u32,
+}
+
+/// Kinds of device nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum DeviceType {
+    /// All kinds; in device rules only.
+    #[serde(rename = "a")]
+    All,
+    /// A block device.
+    #[serde(rename = "b")]
+    Block,
+    /// A character device.
+    #[serde(rename = "c", alias = "u")]
+    Character,
+    /// A FIFO.
+    #[serde(rename = "p")]
+    Fifo,
+}

@@ -1,0 +1,139 @@
+//! Limits (config-linux.md, "Control groups").
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::DeviceType;
+
+/// Limits of a container.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Resources {
+    /// Which device nodes may be used; later rules win.
+    pub devices: Vec<DeviceRule>,
+    /// Memory.
+    pub memory: Option<Memory>,
+    /// Processors.
+    pub cpu: Option<Cpu>,
+    /// Processes.
+    pub pids: Option<Pids>,
+    /// Disks.
+    #[serde(rename = "blockIO")]
+    pub block_io: Option<BlockIo>,
+    /// Huge pages.
+    pub hugepage_limits: Vec<HugepageLimit>,
+    /// Files of cgroup v2 and what to write into them.
+    pub unified: BTreeMap<String, String>,
+}
+
+/// Memory limits, in bytes; -1 is no limit.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Memory {
+    /// The hard limit.
+    pub limit: Option<i64>,
+    /// The soft limit.
+    pub reservation: Option<i64>,
+    /// Memory and swap together.
+    pub swap: Option<i64>,
+}
+
+/// Processor limits.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Cpu {
+    /// The weight in cgroup v1's scale, 2 to 262144.
+    pub shares: Option<u64>,
+    /// Microseconds in each period; 0 or less is no limit.
+    pub quota: Option<i64>,
+    /// Microseconds that unused time may add to the quota.
+    pub burst: Option<u64>,
+    /// The period, in microseconds.
+    pub period: Option<u64>,
+    /// The processors to run on, `0-3,7`.
+    pub cpus: Option<String>,
+    /// The memory nodes to use, `0-1`.
+    pub mems: Option<String>,
+    /// 1: run only when nobody else wants to.
+    pub idle: Option<i64>,
+}
+
+/// The limit of processes.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub struct Pids {
+    /// How many; 0 or less is no limit.
+    pub limit: i64,
+}
+
+/// Disk limits.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BlockIo {
+    /// The weight in cgroup v1's scale, 10 to 1000.
+    pub weight: Option<u16>,
+    /// Weights for some devices.
+    pub weight_device: Vec<WeightDevice>,
+    /// Bytes read a second.
+    pub throttle_read_bps_device: Vec<Throttle>,
+    /// Bytes written a second.
+    pub throttle_write_bps_device: Vec<Throttle>,
+    /// Reads a second.
+    #[serde(rename = "throttleReadIOPSDevice")]
+    pub throttle_read_iops_device: Vec<Throttle>,
+    /// Writes a second.
+    #[serde(rename = "throttleWriteIOPSDevice")]
+    pub throttle_write_iops_device: Vec<Throttle>,
+}
+
+/// A device's weight.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub struct WeightDevice {
+    /// The major number.
+    pub major: u32,
+    /// The minor number.
+    pub minor: u32,
+    /// The weight, 10 to 1000.
+    #[serde(default)]
+    pub weight: Option<u16>,
+}
+
+/// A device's limit.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub struct Throttle {
+    /// The major number.
+    pub major: u32,
+    /// The minor number.
+    pub minor: u32,
+    /// Bytes or operations a second.
+    pub rate: u64,
+}
+
+/// A limit of huge pages.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HugepageLimit {
+    /// `2MB`, `1GB`, ….
+    pub page_size: String,
+    /// Bytes.
+    pub limit: i64,
+}
+
+/// Allows or denies device nodes.
+#[derive(Debug, Clone, Deserialize)]
+pub struct DeviceRule {
+    /// Allow, or deny.
+    pub allow: bool,
+    /// Which kind; absent: all.
+    #[serde(rename = "type", default)]
+    pub kind: Option<DeviceType>,
+    /// The major number; absent or negative: all.
+    #[serde(default)]
+    pub major: Option<i64>,
+    /// The minor number; absent or negative: all.
+    #[serde(default)]
+    pub minor: Option<i64>,
+    /// Some of `r`, `w` and `m`(knod); absent or empty: all.
+    #[serde(default)]
+    pub access: Option<String>,
+}

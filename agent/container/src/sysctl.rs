@@ -1,0 +1,126 @@
+//! Kernel parameters (sysctl(8)) of the namespaces that a container has for itself.
+
+use std::collections::BTreeMap;
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+
+use crate::{
+    error::{Error, at},
+    namespace::Namespaces,
+    spec::NamespaceType,
+};
+
+/// Parameters to set: files under `/proc/sys` and their values.
+#[derive(Debug, Default)]
+pub(crate) struct Sysctls(Vec<(String, String)>);
+
+const IPC: [&str; 8] = [
+    "kernel.msgmax",
+    "kernel.msgmnb",
+    "kernel.msgmni",
+    "kernel.sem",
+    "kernel.shmall",
+    "kernel.shmmax",
+    "kernel.shmmni",
+    "kernel.shm_rmid_forced",
+];
+
+impl Sysctls {
+    /// `owns_network`: the container is alone in the network namespace that it shares with the agent.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a parameter that others would feel.
+    pub(crate) fn new(
+        wanted: &BTreeMap<String, String>,
+        namespaces: &Namespaces,
+        owns_network: bool,
+    ) -> Result<Self, Error> {
+        let mut all = Vec::new();
+        for (key, value) in wanted {
+            let key = dotted(key);
+            let own = if IPC.contains(&key.as_str()) || key.starts_with("fs.mqueue.") {
+                namespaces.has(NamespaceType::Ipc)
+            } else if key == "kernel.domainname" || key == "kernel.hostname" {
+                namespaces.has(NamespaceType::Uts)
+            } else {
+                key.starts_with("net.") && (owns_network || namespaces.has(NamespaceType::Network))
+            };
+            let file: Vec<_> = key.split('.').map(|part| part.replace('/', ".")).collect();
+            if !own || file.iter().any(|part| matches!(part.as_str(), "" | "." | "..")) {
+                return Err(Error::invalid(
+                    "linux.sysctl",
+                    key,
+                    "it is not of a namespace that the container has for itself",
+                ));
+            }
+            all.push((format!("/proc/sys/{}", file.join("/")), value.clone()));
+        }
+        Ok(Self(all))
+    }
+
+    /// Writes them, through the container's own `/proc`.
+    pub(crate) fn apply(&self) -> Result<(), Error> {
+        for (path, value) in &self.0 {
+            let file = rustix::fs::openat2(
+                CWD,
+                path,
+                OFlags::WRONLY | OFlags::CLOEXEC,
+                Mode::empty(),
+                ResolveFlags::NO_SYMLINKS,
+            )
+            .map_err(at("open", path))?;
+            rustix::io::write(&file, value.as_bytes())
+                .map_err(at("write", format_args!("{value:?} to {path}")))?;
+        }
+        Ok(())
+    }
+}
+
+/// `net/ipv4/conf/eth0.1/x` to `net.ipv4.conf.eth0/1.x`, as sysctl(8) does.
+fn dotted(key: &str) -> String {
+    if key.find(['.', '/']).and_then(|first| key.get(first..=first)) == Some("/") {
+        key.chars()
+            .map(|c| {
+                if c == '/' {
+                    '.'
+                } else if c == '.' {
+                    '/'
+                } else {
+                    c
+                }
+            })
+            .collect()
+    } else {
+        key.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_the_containers_own() {
+        let linux = serde_json::from_str(
+            r#"{"namespaces": [{"type": "mount"}, {"type": "ipc"}, {"type": "uts"}]}"#,
+        )
+        .unwrap();
+        let namespaces = Namespaces::new(&linux).unwrap();
+        let check = |key: &str, owns_network| {
+            Sysctls::new(&BTreeMap::from([(key.into(), "1".into())]), &namespaces, owns_network)
+                .map(|all| all.0[0].0.clone())
+                .ok()
+        };
+        assert_eq!(check("kernel.msgmax", false).as_deref(), Some("/proc/sys/kernel/msgmax"));
+        assert_eq!(check("net.core.somaxconn", false), None);
+        assert_eq!(
+            check("net.core.somaxconn", true).as_deref(),
+            Some("/proc/sys/net/core/somaxconn")
+        );
+        let vlan = check("net/ipv4/conf/eth0.1/forwarding", true);
+        assert_eq!(vlan.as_deref(), Some("/proc/sys/net/ipv4/conf/eth0.1/forwarding"));
+        for bad in ["kernel.panic", "vm.swappiness", "net./../kernel.panic", "net...x"] {
+            assert_eq!(check(bad, true), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! One connection to the monitor and the process's streams behind it: bytes in both directions, half-closes, and no more
+//! in hand than one buffer for each direction: a side that does not read makes the other one wait.
+
+use std::{os::fd::OwnedFd, rc::Rc};
+
+use bulkhead_protocol::{StreamHello, Token, write_frame};
+use rustix::{
+    event::epoll::EventFlags,
+    io::Errno,
+    net::{SendFlags, Shutdown},
+};
+
+use crate::events::Side;
+
+/// Bytes that are read at once, and the most that wait in one direction.
+pub(crate) const BUFFER: usize = 64 << 10;
+/// Reads in a row before others get their turn.
+const TURNS: usize = 16;
+
+/// A relay.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    socket: OwnedFd,
+    connected: bool,
+    /// Where the monitor's bytes go; gone after either side has ended.
+    input: Option<Rc<OwnedFd>>,
+    /// Where the monitor's bytes come from; gone at its end.
+    output: Option<Rc<OwnedFd>>,
+    to_process: Backlog,
+    to_monitor: Backlog,
+}
+
+/// Bytes that were read and could not be written yet.
+#[derive(Debug, Default)]
+struct Backlog {
+    bytes: Vec<u8>,
+    written: usize,
+}
+
+/// What became of a direction.
+#[derive(Debug, PartialEq, Eq)]
+enum Flow {
+    /// It waits for one of its sides.
+    Waits,
+    /// It has had its turn and has more to do.
+    More,
+    /// The source has ended, and all of it was written.
+    Ended,
+    /// The destination takes no more.
+    Broken,
+}
+
+/// What becomes of a relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// It waits for events.
+    Wait,
+    /// It wants another turn.
+    Again,
+    /// It has nothing more to do.
+    Close,
+}
+
+impl Relay {
+    /// A relay over a socket that is connecting.
+    pub(crate) fn new(
+        socket: OwnedFd,
+        token: Token,
+        input: Option<Rc<OwnedFd>>,
+        output: Option<Rc<OwnedFd>>,
+    ) -> Self {
+        let mut to_monitor = Backlog::default();
+        // A Vec takes all that is written, and a hello is no 4 GiB long.
+        let _ = write_frame(&mut to_monitor.bytes, &StreamHello { token });
+        Self { socket, connected: false, input, output, to_process: Backlog::default(), to_monitor }
+    }
+
+    pub(crate) fn socket(&self) -> &OwnedFd {
+        &self.socket
+    }
+
+    pub(crate) fn input(&self) -> Option<&Rc<OwnedFd>> {
+        self.input.as_ref()
+    }
+
+    pub(crate) fn output(&self) -> Option<&Rc<OwnedFd>> {
+        self.output.as_ref()
+    }
+
+    /// Does what can be done without waiting. `space` is an empty buffer of [`BUFFER`] bytes.
+    pub(crate) fn turn(&mut self, side: Side, flags: EventFlags, space: &mut Vec<u8>) -> Next {
+        if !self.connected {
+            if side != Side::Socket || !flags.intersects(EventFlags::OUT | EventFlags::ERR) {
+                return Next::Wait;
+            }
+            if !matches!(rustix::net::sockopt::socket_error(&self.socket), Ok(Ok(()))) {
+                return Next::Close;
+            }
+            self.connected = true;
+        }
+        if side == Side::Input && flags.contains(EventFlags::ERR) {
+            self.end_input();
+        }
+        let input = self.turn_input(space);
+        let output = self.turn_output(space);
+        if self.input.is_none() && self.output.is_none() && self.to_monitor.is_empty() {
+            Next::Close
+        } else if input == Flow::More || output == Flow::More {
+            Next::Again
+        } else {
+            Next::Wait
+        }
+    }
+
+    fn turn_input(&mut self, space: &mut Vec<u8>) -> Flow {
+        let Some(input) = &self.input else { return Flow::Ended };
+        let flow = pump(
+            &mut self.to_process,
+            space,
+            |space| rustix::io::read(&self.socket, rustix::buffer::spare_capacity(space)),
+            |bytes| rustix::io::write(input, bytes),
+        );
+        match flow {
+            Flow::Ended => self.input = None,
+            Flow::Broken => self.end_input(),
+            Flow::Waits | Flow::More => {}
+        }
+        flow
+    }
+
+    /// The process takes no more: the monitor is told.
+    fn end_input(&mut self) {
+        self.input = None;
+        self.to_process = Backlog::default();
+        // It may be gone.
+        let _ = rustix::net::shutdown(&self.socket, Shutdown::Read);
+    }
+
+    fn turn_output(&mut self, space: &mut Vec<u8>) -> Flow {
+        let flow = pump(
+            &mut self.to_monitor,
+            space,
+            |space| match &self.output {
+                // A terminal nobody holds any more.
+                Some(output) => {
+                    match rustix::io::read(output, rustix::buffer::spare_capacity(space)) {
+                        Err(Errno::IO) => Ok(0),
+                        read => read,
+                    }
+                }
+                None => Ok(0),
+            },
+            |bytes| rustix::net::send(&self.socket, bytes, SendFlags::NOSIGNAL),
+        );
+        match flow {
+            Flow::Ended if self.output.is_some() => {
+                // A terminal ends in both directions.
+                if self
+                    .input
+                    .as_ref()
+                    .zip(self.output.as_ref())
+                    .is_some_and(|(a, b)| Rc::ptr_eq(a, b))
+                {
+                    self.end_input();
+                }
+                self.output = None;
+                // It may be gone.
+                let _ = rustix::net::shutdown(&self.socket, Shutdown::Write);
+            }
+            Flow::Broken => {
+                self.output = None;
+                self.to_monitor = Backlog::default();
+            }
+            Flow::Ended | Flow::Waits | Flow::More => {}
+        }
+        flow
+    }
+}
+
+impl Backlog {
+    fn is_empty(&self) -> bool {
+        self.written == self.bytes.len()
+    }
+
+    /// Writes until nothing is left (`Ok(true)`) or the destination would block.
+    fn flush(
+        &mut self,
+        mut write: impl FnMut(&[u8]) -> Result<usize, Errno>,
+    ) -> Result<bool, Errno> {
+        while let Some(bytes) = self.bytes.get(self.written..).filter(|bytes| !bytes.is_empty()) {
+            match write(bytes) {
+                Ok(count) => self.written += count,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(false),
+                Err(errno) => return Err(errno),
+            }
+        }
+        *self = Self::default();
+        Ok(true)
+    }
+}
+
+fn pump(
+    backlog: &mut Backlog,
+    space: &mut Vec<u8>,
+    mut read: impl FnMut(&mut Vec<u8>) -> Result<usize, Errno>,
+    mut write: impl FnMut(&[u8]) -> Result<usize, Errno>,
+) -> Flow {
+    match backlog.flush(&mut write) {
+        Ok(true) => {}
+        Ok(false) => return Flow::Waits,
+        Err(_) => return Flow::Broken,
+    }
+    for _ in 0..TURNS {
+        space.clear();
+        match read(space) {
+            Ok(0) => return Flow::Ended,
+            Ok(_) => {}
+            Err(Errno::INTR) => continue,
+            Err(Errno::AGAIN) => return Flow::Waits,
+            // A monitor that went away without a half-close has ended, too.
+            Err(_) => return Flow::Ended,
+        }
+        let written = loop {
+            match write(space) {
+                Ok(count) => break count,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => break 0,
+                Err(_) => return Flow::Broken,
+            }
+        };
+        if let Some(rest) = space.get(written..).filter(|rest| !rest.is_empty()) {
+            backlog.bytes.extend_from_slice(rest);
+            // Only a destination that said that it would block tells when it does not any more.
+            match backlog.flush(&mut write) {
+                Ok(true) => {}
+                Ok(false) => return Flow::Waits,
+                Err(_) => return Flow::Broken,
+            }
+        }
+    }
+    Flow::More
+}

@@ -1,0 +1,347 @@
+//! The agent at work: takes requests, forwards streams, reaps.
+
+use std::{
+    os::fd::OwnedFd,
+    rc::Rc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use bulkhead_container::{
+    Builder, Created, Error, Kind, Lower, Platform, Root, Size, Stdio as Ends, Upper, resize,
+    spec::{Process, Spec},
+};
+use bulkhead_protocol::{
+    self as protocol, Call, Create, Exec, ExitStatus, Failure, FailureKind, Message, Ready, Reply,
+    Target,
+};
+use rustix::process::{Pid, WaitOptions};
+
+use crate::{
+    boot,
+    control::Control,
+    events::{self, Events, Source},
+    fault::{Fault, to},
+    link::Link,
+    processes::{Joined, Processes},
+    relay::Relay,
+    relays::Relays,
+    stdio::{self, Prepared},
+};
+
+/// More containers, or processes that joined one, are refused.
+const MAX_CONTAINERS: usize = 256;
+const MAX_EXECS: usize = 1024;
+/// How long processes may take to die in the end.
+const LAST_WAIT: Duration = Duration::from_secs(10);
+
+/// The agent's state.
+#[derive(Debug)]
+pub(crate) struct Server {
+    link: Link,
+    events: Events,
+    children: OwnedFd,
+    control: Control,
+    platform: Platform,
+    processes: Processes,
+    relays: Relays,
+}
+
+type Answer = Result<Reply, Failure>;
+
+impl Server {
+    /// Connects to the monitor and says that the agent is there.
+    pub(crate) fn connect(link: Link, platform: Platform) -> Result<Self, Fault> {
+        let events = Events::new()?;
+        let children = events::children()?;
+        let socket = link.connect(protocol::CONTROL_PORT).map_err(to("connect to the monitor"))?;
+        let mut control = Control::new(socket);
+        let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+        control.put(&Message::Ready(Ready { version: protocol::VERSION, kernel }));
+        events.add(control.socket(), Source::Control).map_err(to("watch the monitor"))?;
+        events.add_reader(&children, Source::Children).map_err(to("watch processes"))?;
+        control.flush();
+        Ok(Self {
+            link,
+            events,
+            children,
+            control,
+            platform,
+            processes: Processes::default(),
+            relays: Relays::new(),
+        })
+    }
+
+    pub(crate) fn platform(&mut self) -> &mut Platform {
+        &mut self.platform
+    }
+
+    /// Serves until the monitor asks for the end or goes away; then nothing is left running.
+    pub(crate) fn run(mut self) -> Result<(), Fault> {
+        while self.turn()? {}
+        self.end();
+        self.control.finish();
+        Ok(())
+    }
+
+    /// One round of the event loop. False at the end.
+    fn turn(&mut self) -> Result<bool, Fault> {
+        for (source, flags) in self.events.wait(!self.relays.has_work())? {
+            match source {
+                Source::Control => {
+                    let open = self.control.fill()?;
+                    if !self.requests()? || !open {
+                        return Ok(false);
+                    }
+                }
+                Source::Children => self.reap(),
+                Source::Relay(id, side) => self.relays.event(id, side, flags),
+            }
+        }
+        self.relays.work();
+        Ok(self.control.flush())
+    }
+
+    /// Answers the requests that have come. False after a shutdown.
+    fn requests(&mut self) -> Result<bool, Fault> {
+        while let Some(parsed) = self.control.next_request()? {
+            match parsed {
+                Ok(request) => {
+                    let last = matches!(request.call, Call::Shutdown);
+                    if last {
+                        self.end();
+                    }
+                    let answer = self.call(request.call);
+                    self.control.reply(request.seq, answer);
+                    if last {
+                        return Ok(false);
+                    }
+                }
+                Err((seq, failure)) => self.control.reply(seq, Err(failure)),
+            }
+        }
+        Ok(true)
+    }
+
+    fn call(&mut self, call: Call<Spec, Process>) -> Answer {
+        match call {
+            Call::Create(create) => self.create(*create),
+            Call::Start { container } => {
+                self.processes
+                    .entry(&container)
+                    .and_then(|entry| entry.container.start())
+                    .map_err(failure)?;
+                Ok(Reply::Done)
+            }
+            Call::Exec(exec) => self.exec(*exec),
+            Call::Kill { target, signal, all } => self.kill(&target, signal, all),
+            Call::Resize { target, size } => self.resize(&target, size),
+            Call::Delete { container } => {
+                let entry = self.processes.entry(&container).map_err(failure)?;
+                entry.container.delete(self.platform.cgroups.as_ref()).map_err(failure)?;
+                self.processes.remove(&container);
+                Ok(Reply::Done)
+            }
+            // Everything has ended by now.
+            Call::Shutdown => Ok(Reply::Done),
+        }
+    }
+
+    fn create(&mut self, create: Create<Spec>) -> Answer {
+        let Create { container: id, spec, root, stdio } = create;
+        check_id(&id)?;
+        if self.processes.contains(&id) {
+            return Err(state(format!("container {id} exists already")));
+        }
+        if self.processes.len() >= MAX_CONTAINERS {
+            return Err(state(format!("{MAX_CONTAINERS} containers exist already; delete one")));
+        }
+        let terminal = spec.process.as_ref().is_some_and(|process| process.terminal);
+        let (ends, prepared) = self.streams(&stdio, terminal)?;
+        let created = Builder::new(&self.platform, ends).init(&id, &spec, root_of(root));
+        let Created { container, console, warnings } = created.map_err(failure)?;
+        for warning in warnings {
+            boot::log(&warning);
+        }
+        let pid = container.init().pid();
+        let console = console.map(Rc::new);
+        self.processes.add(container, console.clone());
+        self.relay(prepared, console)?;
+        Ok(process(pid))
+    }
+
+    fn exec(&mut self, exec: Exec<Process>) -> Answer {
+        let Exec { target, process: wanted, stdio } = exec;
+        let Some(name) = target.exec else {
+            return Err(invalid("an exec needs a name for its process".to_owned()));
+        };
+        check_id(&name)?;
+        let (ends, prepared) = self.streams(&stdio, wanted.terminal)?;
+        let entry = self.processes.entry(&target.container).map_err(failure)?;
+        if entry.execs.contains_key(&name) {
+            let id = &target.container;
+            return Err(state(format!("container {id} has a process {name} already")));
+        }
+        if entry.execs.len() >= MAX_EXECS {
+            return Err(state(format!("{MAX_EXECS} processes have joined already")));
+        }
+        let joined = Builder::new(&self.platform, ends)
+            .exec(&mut entry.container, &wanted)
+            .map_err(failure)?;
+        let pid = joined.process.pid();
+        let console = joined.console.map(Rc::new);
+        entry.execs.insert(name, Joined { process: joined.process, terminal: console.clone() });
+        self.relay(prepared, console)?;
+        Ok(process(pid))
+    }
+
+    fn streams(
+        &self,
+        stdio: &protocol::Stdio,
+        terminal: bool,
+    ) -> Result<(Ends, Prepared), Failure> {
+        stdio::prepare(&self.link, stdio, terminal)
+            .map_err(|errno| system(format!("cannot connect the process's streams: {errno}")))
+    }
+
+    fn relay(&mut self, prepared: Prepared, console: Option<Rc<OwnedFd>>) -> Result<(), Failure> {
+        let relays = match (prepared, console) {
+            (Prepared::Pipes(relays), _) => relays,
+            (Prepared::Terminal(Some((socket, token))), Some(master)) => {
+                rustix::io::ioctl_fionbio(&*master, true)
+                    .map_err(|errno| system(format!("cannot use the terminal: {errno}")))?;
+                vec![Relay::new(socket, token, Some(master.clone()), Some(master))]
+            }
+            (Prepared::Terminal(_), _) => Vec::new(),
+        };
+        for relay in relays {
+            self.relays
+                .add(&self.events, relay)
+                .map_err(|errno| system(format!("cannot forward a stream: {errno}")))?;
+        }
+        Ok(())
+    }
+
+    fn kill(&mut self, target: &Target, signal: i32, all: bool) -> Answer {
+        if !(1..=64).contains(&signal) {
+            return Err(invalid(format!("{signal} is no signal; 1 to 64 are")));
+        }
+        if all {
+            let entry = self.processes.entry(&target.container).map_err(failure)?;
+            entry.container.signal_all(signal).map_err(failure)?;
+        } else {
+            let found = self.processes.find(target).map_err(failure)?;
+            found.process.signal(signal).map_err(failure)?;
+        }
+        Ok(Reply::Done)
+    }
+
+    fn resize(&mut self, target: &Target, size: protocol::WindowSize) -> Answer {
+        let found = self.processes.find(target).map_err(failure)?;
+        let Some(terminal) = found.terminal else {
+            return Err(state(format!(
+                "the process in container {} has no terminal",
+                target.container
+            )));
+        };
+        let size = Size { rows: size.rows, columns: size.columns };
+        resize(&**terminal, size).map_err(failure)?;
+        Ok(Reply::Done)
+    }
+
+    /// Takes the status of every process that has ended, and tells the monitor of its own.
+    fn reap(&mut self) {
+        events::drain(&self.children);
+        while let Some((pid, status)) = next_ended() {
+            if let Some(exited) = self.processes.exited(pid, status) {
+                self.control.put(&Message::Exited(exited));
+            }
+        }
+    }
+
+    /// Kills everything and waits until it is gone: then the mounts of all containers are, too.
+    fn end(&mut self) {
+        let deadline = Instant::now() + LAST_WAIT;
+        loop {
+            self.processes.kill();
+            boot::kill_all();
+            self.reap();
+            let over = self
+                .processes
+                .iter()
+                .all(|entry| entry.container.is_stopped() && entry.execs.is_empty());
+            if over || Instant::now() >= deadline {
+                break;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        for entry in self.processes.iter() {
+            // What cannot be removed goes with the guest, or is removed by the next container of the same id.
+            let _ = entry.container.delete(self.platform.cgroups.as_ref());
+        }
+        boot::sync();
+    }
+}
+
+fn next_ended() -> Option<(Pid, ExitStatus)> {
+    let (pid, status) = rustix::process::wait(WaitOptions::NOHANG).ok()??;
+    let byte = |value: i32| u8::try_from(value & 0xff).unwrap_or(u8::MAX);
+    let status = match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => ExitStatus::Code(byte(code)),
+        (None, signal) => ExitStatus::Signal(byte(signal.unwrap_or(libc::SIGKILL))),
+    };
+    Some((pid, status))
+}
+
+fn root_of(root: protocol::Root) -> Root {
+    match root {
+        protocol::Root::Directory { path } => Root::Directory(path),
+        protocol::Root::Layers { lower: protocol::Lower::Erofs { device }, upper } => {
+            Root::Layers {
+                lower: Lower::Erofs(device),
+                upper: match upper {
+                    protocol::Upper::None => Upper::None,
+                    protocol::Upper::Ext4 { device } => Upper::Ext4(device),
+                    protocol::Upper::Tmpfs => Upper::Tmpfs,
+                },
+            }
+        }
+    }
+}
+
+fn process(pid: Pid) -> Reply {
+    Reply::Process { pid: pid.as_raw_nonzero().get().unsigned_abs() }
+}
+
+fn check_id(id: &str) -> Result<(), Failure> {
+    let valid = (1..=128).contains(&id.len())
+        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.+-".contains(&byte));
+    if valid {
+        Ok(())
+    } else {
+        Err(invalid(format!("{id:?} is no id; 1 to 128 characters of [A-Za-z0-9_.+-] are")))
+    }
+}
+
+fn failure(error: Error) -> Failure {
+    let kind = match error.kind() {
+        Kind::ProgramNotFound => FailureKind::ProgramNotFound,
+        Kind::ProgramNotExecutable => FailureKind::ProgramNotExecutable,
+        Kind::State => FailureKind::State,
+        Kind::Invalid => FailureKind::Invalid,
+        Kind::System => FailureKind::System,
+    };
+    Failure { kind, message: error.to_string() }
+}
+
+fn invalid(message: String) -> Failure {
+    Failure { kind: FailureKind::Invalid, message }
+}
+
+fn state(message: String) -> Failure {
+    Failure { kind: FailureKind::State, message }
+}
+
+fn system(message: String) -> Failure {
+    Failure { kind: FailureKind::System, message }
+}

@@ -1,0 +1,317 @@
+//! Drives a real agent over its protocol, as a host process: what a monitor does, in as few lines as a test needs.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    os::unix::{
+        fs::{PermissionsExt, symlink},
+        net::{UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command},
+    sync::mpsc::{Receiver, channel},
+    thread,
+    time::Duration,
+};
+
+use bulkhead_protocol::{
+    Call, Create, Exec, ExitStatus, Exited, Failure, MAX_FROM_AGENT, Message, Ready, Reply,
+    Request, Root, Stdio, StreamHello, Target, Token, read_frame, write_frame,
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// No answer takes this long, however slow the machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A running agent and the monitor's side of it.
+pub struct Agent {
+    process: Child,
+    control: UnixStream,
+    streams: Receiver<(Token, UnixStream)>,
+    arrived: Vec<(Token, UnixStream)>,
+    exits: Vec<Exited>,
+    seq: u64,
+    pub ready: Ready,
+    pub dir: TempDir,
+}
+
+/// False, and a line that says so, where the tests cannot run.
+pub fn can_run() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        eprintln!("skipped: containers need root");
+    }
+    root
+}
+
+impl Agent {
+    /// Starts an agent that copies its memory for new processes, as a host process does.
+    pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// Starts an agent that is the first process of a PID namespace and so shares its memory with new processes, as in a
+    /// guest.
+    pub fn start_as_first() -> Self {
+        Self::with(&["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"])
+    }
+
+    fn with(prefix: &[&str]) -> Self {
+        let dir = TempDir::new().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let path = dir.path().join("agent");
+        let agent = env!("CARGO_BIN_EXE_bulkhead-agent");
+        let mut words: Vec<_> = prefix.iter().map(|word| (*word).to_owned()).collect();
+        words.extend([agent.to_owned(), "--connect".to_owned(), path.display().to_string()]);
+        if let Ok(trace) = std::env::var("AGENT_TRACE") {
+            let strace = ["strace", "-f", "-o", &trace].map(str::to_owned);
+            words.splice(0..0, strace);
+        }
+        let listen = |port| UnixListener::bind(format!("{}_{port}", path.display())).unwrap();
+        let control = listen(bulkhead_protocol::CONTROL_PORT);
+        let incoming = listen(bulkhead_protocol::STREAM_PORT);
+        let process = Command::new(&words[0]).args(&words[1..]).spawn().unwrap();
+        let (mut control, _) = control.accept().unwrap();
+        control.set_read_timeout(Some(PATIENCE)).unwrap();
+        let ready = match read_frame(&mut control, MAX_FROM_AGENT).unwrap() {
+            Message::Ready(ready) => ready,
+            other => panic!("{other:?} is not Ready"),
+        };
+        let (sender, streams) = channel();
+        thread::spawn(move || {
+            while let Ok((mut stream, _)) = incoming.accept() {
+                let hello: StreamHello = read_frame(&mut stream, MAX_FROM_AGENT).unwrap();
+                if sender.send((hello.token, stream)).is_err() {
+                    break;
+                }
+            }
+        });
+        let arrived = Vec::new();
+        Self { process, control, streams, arrived, exits: Vec::new(), seq: 0, ready, dir }
+    }
+
+    /// Sends a request and waits for its answer.
+    pub fn call(&mut self, call: Call) -> Result<Reply, Failure> {
+        self.seq += 1;
+        write_frame(&mut self.control, &Request { seq: self.seq, call }).unwrap();
+        loop {
+            match read_frame(&mut self.control, MAX_FROM_AGENT).unwrap() {
+                Message::Reply { seq, result } => {
+                    assert_eq!(seq, self.seq);
+                    return result;
+                }
+                Message::Exited(exited) => self.exits.push(exited),
+                Message::Ready(_) => panic!("a second Ready"),
+            }
+        }
+    }
+
+    /// Sends bytes as they are.
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.control.write_all(bytes).unwrap();
+    }
+
+    /// The next message, whatever it is.
+    pub fn message(&mut self) -> Message {
+        read_frame(&mut self.control, MAX_FROM_AGENT).unwrap()
+    }
+
+    /// The connection with this token.
+    pub fn stream(&mut self, token: Token) -> UnixStream {
+        loop {
+            if let Some(at) = self.arrived.iter().position(|(arrived, _)| *arrived == token) {
+                return self.arrived.swap_remove(at).1;
+            }
+            self.arrived.push(self.streams.recv_timeout(PATIENCE).unwrap());
+        }
+    }
+
+    /// Waits for a process's end.
+    pub fn wait(&mut self, container: &str, exec: Option<&str>) -> Exited {
+        let target = target(container, exec);
+        loop {
+            if let Some(at) = self.exits.iter().position(|exited| exited.target == target) {
+                return self.exits.swap_remove(at);
+            }
+            match self.message() {
+                Message::Exited(exited) => self.exits.push(exited),
+                other => panic!("{other:?} is no end"),
+            }
+        }
+    }
+
+    pub fn create(
+        &mut self,
+        id: &str,
+        spec: Value,
+        root: &Path,
+        stdio: Stdio,
+    ) -> Result<Reply, Failure> {
+        self.call(Call::Create(Box::new(Create {
+            container: id.to_owned(),
+            spec: serde_json::from_value(spec).unwrap(),
+            root: Root::Directory { path: root.to_owned() },
+            stdio,
+        })))
+    }
+
+    pub fn start_container(&mut self, id: &str) -> Result<Reply, Failure> {
+        self.call(Call::Start { container: id.to_owned() })
+    }
+
+    pub fn delete(&mut self, id: &str) -> Result<Reply, Failure> {
+        self.call(Call::Delete { container: id.to_owned() })
+    }
+
+    pub fn kill(&mut self, id: &str, signal: i32, all: bool) -> Result<Reply, Failure> {
+        self.call(Call::Kill { target: target(id, None), signal, all })
+    }
+
+    pub fn exec(
+        &mut self,
+        id: &str,
+        name: &str,
+        process: Value,
+        stdio: Stdio,
+    ) -> Result<Reply, Failure> {
+        self.call(Call::Exec(Box::new(Exec {
+            target: target(id, Some(name)),
+            process: serde_json::from_value(process).unwrap(),
+            stdio,
+        })))
+    }
+
+    /// Runs a container to its end: its standard output, its standard error, its status.
+    pub fn run(&mut self, spec: Value) -> (String, String, ExitStatus) {
+        let root = self.root("root");
+        self.run_in(&root, spec)
+    }
+
+    /// The same in a root that is there.
+    pub fn run_in(&mut self, root: &Path, spec: Value) -> (String, String, ExitStatus) {
+        let stdio = Stdio { main: Some(1), stdin: false, stderr: Some(2) };
+        self.create("c", spec, root, stdio).unwrap();
+        self.start_container("c").unwrap();
+        let (mut out, mut err) = (String::new(), String::new());
+        self.stream(1).read_to_string(&mut out).unwrap();
+        self.stream(2).read_to_string(&mut err).unwrap();
+        let status = self.wait("c", None).status;
+        self.delete("c").unwrap();
+        (out, err, status)
+    }
+
+    /// A root with busybox in it.
+    pub fn root(&self, name: &str) -> PathBuf {
+        let root = self.dir.path().join(name);
+        if !root.exists() {
+            for dir in ["bin", "etc", "dev", "proc", "sys", "tmp", "root", "usr/bin"] {
+                fs::create_dir_all(root.join(dir)).unwrap();
+            }
+            fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
+            let list = Command::new("/bin/busybox").arg("--list").output().unwrap();
+            for applet in String::from_utf8(list.stdout).unwrap().lines() {
+                if applet != "busybox" {
+                    symlink("busybox", root.join("bin").join(applet)).unwrap();
+                }
+            }
+            let passwd = "root:x:0:0:root:/root:/bin/sh\nme:x:1000:1000::/home/me:/bin/sh\n";
+            fs::write(root.join("etc/passwd"), passwd).unwrap();
+        }
+        root
+    }
+
+    /// The agent's process id.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Ends the agent in good order and returns its exit code.
+    pub fn shutdown(mut self) -> Option<i32> {
+        self.call(Call::Shutdown).unwrap();
+        self.process.wait().unwrap().code()
+    }
+
+    /// Closes the control connection and returns the agent's exit code.
+    pub fn hang_up(mut self) -> Option<i32> {
+        self.control.shutdown(std::net::Shutdown::Both).unwrap();
+        self.process.wait().unwrap().code()
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // It has ended already when a test is through.
+        let _ = self.control.shutdown(std::net::Shutdown::Both);
+        let _ = self.process.wait();
+    }
+}
+
+pub fn target(container: &str, exec: Option<&str>) -> Target {
+    Target { container: container.to_owned(), exec: exec.map(str::to_owned) }
+}
+
+/// Standard input, output and error.
+pub fn all(token: Token) -> Stdio {
+    Stdio { main: Some(token), stdin: true, stderr: Some(token + 1) }
+}
+
+/// A specification like those of docker: its namespaces but for the network, its mounts, its hidden paths.
+pub fn spec(args: &[&str]) -> Value {
+    let tmpfs = |destination: &str, options: &[&str]| json!({"destination": destination, "type": "tmpfs", "source": "tmpfs", "options": options});
+    json!({
+        "ociVersion": "1.2.0",
+        "hostname": "inside",
+        "root": {"path": "rootfs", "readonly": false},
+        "process": process(args),
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
+            tmpfs("/dev", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+            {"destination": "/dev/pts", "type": "devpts", "source": "devpts",
+             "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]},
+            {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
+            {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+             "options": ["ro", "nosuid", "noexec", "nodev"]},
+            {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]},
+            tmpfs("/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
+        ],
+        "linux": {
+            "namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}, {"type": "cgroup"}],
+            "maskedPaths": ["/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys",
+                "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",
+                "/sys/devices/virtual/powercap", "/sys/firmware"],
+            "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
+            "resources": {"devices": [{"allow": false, "access": "rwm"}]}
+        }
+    })
+}
+
+/// A process with docker's capabilities.
+pub fn process(args: &[&str]) -> Value {
+    let caps = [
+        "CAP_AUDIT_WRITE",
+        "CAP_CHOWN",
+        "CAP_DAC_OVERRIDE",
+        "CAP_FOWNER",
+        "CAP_FSETID",
+        "CAP_KILL",
+        "CAP_MKNOD",
+        "CAP_NET_BIND_SERVICE",
+        "CAP_NET_RAW",
+        "CAP_SETFCAP",
+        "CAP_SETGID",
+        "CAP_SETPCAP",
+        "CAP_SETUID",
+        "CAP_SYS_CHROOT",
+    ];
+    json!({
+        "user": {"uid": 0, "gid": 0}, "args": args, "cwd": "/",
+        "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "NAME=value"],
+        "capabilities": {"bounding": caps, "effective": caps, "permitted": caps},
+    })
+}
+
+/// A shell script as a container's program.
+pub fn shell(script: &str) -> Value {
+    spec(&["/bin/sh", "-c", script])
+}
