@@ -72,8 +72,9 @@ fn names_that_no_file_system_has_are_refused() {
 }
 
 #[test]
-fn a_root_that_is_a_file_is_refused() {
-    assert_layer_refused(vec![Entry::file("./", "x")], &["root"]);
+fn a_root_that_is_no_directory_is_refused() {
+    assert_layer_refused(vec![Entry::symlink("./", "/etc")], &["root"]);
+    assert_layer_refused(vec![Entry::file(".", "x")], &["root"]);
 }
 
 #[test]
