@@ -176,6 +176,10 @@ impl MutEventSubscriber for Supervisor {
     }
 
     fn init(&mut self, ops: &mut EventOps<'_>) {
+        // Requests that arrived together with the configuration.
+        if self.serve_owner(EventSet::empty()).is_err() {
+            self.notices.end(End::Stopped);
+        }
         let mut watched = ops.add(Events::new(self.notices.wake(), EventSet::IN));
         if let Some(owner) = &self.owner {
             watched = watched.and(ops.add(Events::new(&owner.socket, owner.socket.interest())));

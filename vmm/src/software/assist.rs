@@ -21,6 +21,7 @@ use crate::{
 const LONGEST_INSTRUCTION: usize = 15;
 const XSAVE_ALIGNMENT: u64 = 64;
 const VECTOR_BREAKPOINT: u8 = 3;
+const VECTOR_UNDEFINED: u8 = 6;
 const VECTOR_PROTECTION: u8 = 13;
 const VECTOR_PAGE_FAULT: u8 = 14;
 const RFLAGS_ZF: u64 = 1 << 6;
@@ -68,6 +69,8 @@ enum Outcome {
     Done,
     /// Go on behind it with an exception.
     Trap(u8),
+    /// Go on at it with an exception.
+    Exception(u8),
     /// Not one that this knows.
     Unknown,
 }
@@ -125,6 +128,10 @@ impl Assistant {
                 context.finish(instruction.next_ip())?;
                 context.inject(vector, None)
             }
+            Ok(Outcome::Exception(vector)) => {
+                context.finish(rip)?;
+                context.inject(vector, None)
+            }
             Ok(Outcome::Unknown) => Err(AssistError::Unknown {
                 bytes: hexadecimal(bytes),
                 text: format!("{:?}", instruction.code()),
@@ -158,6 +165,10 @@ impl Assistant {
             // It waits for x87 exceptions; a kernel runs with all of them masked.
             Mnemonic::Wait => Ok(Outcome::Done),
             Mnemonic::Int3 => Ok(Outcome::Trap(VECTOR_BREAKPOINT)),
+            // A kernel's BUG() and WARN().
+            Mnemonic::Ud0 | Mnemonic::Ud1 | Mnemonic::Ud2 => {
+                Ok(Outcome::Exception(VECTOR_UNDEFINED))
+            }
             _ => Ok(Outcome::Unknown),
         }
     }
@@ -231,10 +242,7 @@ impl Context<'_> {
 
     /// The linear address of the memory operand `index`.
     fn address(&self, index: u32) -> Result<u64, Failure> {
-        self.instruction
-            .virtual_address(index, 0, |register, _, _| {
-                registers::value(&self.regs, &self.sregs, register)
-            })
+        registers::address(&self.instruction, index, &self.regs, &self.sregs)
             .ok_or(Failure::Fault(Fault::Protection))
     }
 

@@ -1,6 +1,6 @@
-//! Registers by the decoder's names.
+//! Registers by the decoder's names, and the addresses that instructions make of them.
 
-use iced_x86::Register;
+use iced_x86::{Instruction, Register};
 use kvm_bindings::{kvm_regs, kvm_sregs};
 
 /// The value of a general-purpose register (zero-extended), of RIP, or of a segment's base; `None` for others.
@@ -22,6 +22,16 @@ pub(super) fn value(regs: &kvm_regs, sregs: &kvm_sregs, register: Register) -> O
         2 => Some(full & 0xffff),
         _ => None,
     }
+}
+
+/// The linear address of the memory operand `index`; `None` when it needs a register that a kernel does not address with.
+pub(super) fn address(
+    instruction: &Instruction,
+    index: u32,
+    regs: &kvm_regs,
+    sregs: &kvm_sregs,
+) -> Option<u64> {
+    instruction.virtual_address(index, 0, |register, _, _| value(regs, sregs, register))
 }
 
 /// Writes a 16, 32 or 64-bit general-purpose register: 32 bits clear the upper half, 16 leave the rest (Intel SDM volume 1, 3.4.1.1).
@@ -62,7 +72,45 @@ fn slot(regs: &mut kvm_regs, register: Register) -> Option<&mut u64> {
 
 #[cfg(test)]
 mod tests {
+    use iced_x86::{Decoder, DecoderOptions};
+
     use super::*;
+
+    #[test]
+    fn effective_addresses_follow_every_addressing_form() {
+        let regs = kvm_regs {
+            rbx: 0x1000,
+            rdi: 0xffff_8880_0000_0000,
+            rsp: 0x2000,
+            r13: 0x10,
+            rcx: 0xffff_ffff_0000_0040,
+            ..kvm_regs::default()
+        };
+        let mut sregs = kvm_sregs::default();
+        sregs.gs.base = 0xffff_8881_0000_0000;
+        let forms: [(&[u8], u64); 7] = [
+            // xsave64 [rdi]
+            (&[0x48, 0x0f, 0xae, 0x27], 0xffff_8880_0000_0000),
+            // xsave64 [rdi+0x40]
+            (&[0x48, 0x0f, 0xae, 0x67, 0x40], 0xffff_8880_0000_0040),
+            // xrstor64 [rbx+r13*4-0x100]
+            (&[0x4a, 0x0f, 0xae, 0xac, 0xab, 0x00, 0xff, 0xff, 0xff], 0xf40),
+            // xrstor64 [rip+0x10], an instruction of 8 bytes at 0x7000
+            (&[0x48, 0x0f, 0xae, 0x2d, 0x10, 0x00, 0x00, 0x00], 0x7018),
+            // xsave [rsp]
+            (&[0x0f, 0xae, 0x24, 0x24], 0x2000),
+            // xsave gs:[0x80]
+            (&[0x65, 0x0f, 0xae, 0x24, 0x25, 0x80, 0, 0, 0], 0xffff_8881_0000_0080),
+            // xsave [ecx]: the address has 32 bits
+            (&[0x67, 0x0f, 0xae, 0x21], 0x40),
+        ];
+        for (bytes, expected) in forms {
+            let instruction = Decoder::with_ip(64, bytes, 0x7000, DecoderOptions::NONE).decode();
+            assert_eq!(instruction.len(), bytes.len(), "{bytes:02x?}");
+            let address = address(&instruction, 0, &regs, &sregs);
+            assert_eq!(address, Some(expected), "{bytes:02x?}");
+        }
+    }
 
     #[test]
     fn parts_of_a_register_are_read_and_written_as_the_processor_does() {

@@ -1,0 +1,153 @@
+//! Requests to a running machine, from its owner and over the control socket, and signals.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::net::UnixStream,
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use bulkhead_vmm::api::{Counters, End, FromVmm, Messages, RequestKind, Response, Vmm};
+
+use crate::guest::{Guest, guest, kvm, program, until_end};
+
+// Leaves KVM for ever: its exits show that it runs.
+guest!(busy, "2: in al, 0x80; jmp 2b");
+
+fn ask(vmm: &mut Vmm, messages: &mut Messages, kind: RequestKind) -> Response {
+    let asked = vmm.request(kind).unwrap();
+    loop {
+        if let FromVmm::Response { id, result } = messages.next_message().unwrap() {
+            assert_eq!(id, asked);
+            return result.unwrap();
+        }
+    }
+}
+
+fn counters(vmm: &mut Vmm, messages: &mut Messages) -> Counters {
+    match ask(vmm, messages, RequestKind::Counters) {
+        Response::Counters(counters) => *counters,
+        Response::Done => panic!("no counters"),
+    }
+}
+
+#[test]
+fn a_paused_guest_stands_still_until_it_is_resumed() {
+    if !kvm() {
+        return;
+    }
+    let guest = Guest::new(busy());
+    let mut config = guest.config();
+    config.vcpus = 2;
+    let (mut vmm, mut messages) = guest.start(&config);
+    let exits = |vmm: &mut Vmm, messages: &mut Messages| counters(vmm, messages).exits;
+    while exits(&mut vmm, &mut messages) == 0 {}
+    for _ in 0..3 {
+        ask(&mut vmm, &mut messages, RequestKind::Pause);
+        let paused = exits(&mut vmm, &mut messages);
+        ask(&mut vmm, &mut messages, RequestKind::Pause);
+        assert_eq!(exits(&mut vmm, &mut messages), paused);
+        ask(&mut vmm, &mut messages, RequestKind::Resume);
+        ask(&mut vmm, &mut messages, RequestKind::Resume);
+        while exits(&mut vmm, &mut messages) == paused {}
+    }
+    ask(&mut vmm, &mut messages, RequestKind::Pause);
+    ask(&mut vmm, &mut messages, RequestKind::Stop);
+    assert_eq!(until_end(&mut messages).end, End::Stopped);
+}
+
+#[test]
+fn counters_tell_guest_memory_from_the_vmms_own() {
+    if !kvm() {
+        return;
+    }
+    let guest = Guest::new(busy());
+    let (mut vmm, mut messages) = guest.start(&guest.config());
+    let counters = counters(&mut vmm, &mut messages);
+    assert!(counters.guest_kib > 0 && counters.guest_kib <= 64 << 10, "{counters:?}");
+    assert!(counters.overhead_kib > 0, "{counters:?}");
+    assert_eq!(counters.block_requests, 0);
+}
+
+/// The program with a control socket, and a connection to it.
+fn start_with_control(guest: &Guest) -> (Child, UnixStream) {
+    std::fs::write(guest.path("config"), serde_json::to_vec(&guest.config()).unwrap()).unwrap();
+    let child = Command::new(program())
+        .arg("--config")
+        .arg(guest.path("config"))
+        .arg("--control")
+        .arg(guest.path("control"))
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    (child, connect(guest))
+}
+
+fn connect(guest: &Guest) -> UnixStream {
+    loop {
+        if let Ok(stream) = UnixStream::connect(guest.path("control")) {
+            return stream;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn several_clients_are_served_and_bad_ones_are_closed() {
+    if !kvm() {
+        return;
+    }
+    let guest = Guest::new(busy());
+    let (mut child, first) = start_with_control(&guest);
+    let mut bad = connect(&guest);
+    bad.write_all(b"{\"id\": 1, \"kind\": \"explode\"}\n").unwrap();
+    assert_eq!(bad.read(&mut [0]).unwrap(), 0, "closed");
+    let mut endless = connect(&guest);
+    // It may be closed before all is written.
+    let _ = endless.write_all(&[b'x'; 8192]);
+    let closed = endless.read(&mut [0]);
+    assert!(!matches!(closed, Ok(1)), "closed");
+    let request = |stream: &UnixStream, id: u64, kind: &str| {
+        let mut writer = stream;
+        writeln!(writer, "{{\"id\": {id}, \"kind\": \"{kind}\"}}").unwrap();
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).unwrap();
+        line
+    };
+    let second = connect(&guest);
+    assert!(request(&first, 7, "pause").contains("\"id\":7"));
+    assert!(request(&second, 8, "counters").contains("overhead_kib"));
+    assert!(request(&first, 9, "stop").contains("done"));
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(!guest.path("control").exists());
+}
+
+#[test]
+fn more_clients_than_there_is_room_for_are_turned_away() {
+    if !kvm() {
+        return;
+    }
+    let guest = Guest::new(busy());
+    let (mut child, first) = start_with_control(&guest);
+    let mut others: Vec<_> = (0..8).map(|_| connect(&guest)).collect();
+    assert_eq!(others.last_mut().unwrap().read(&mut [0]).unwrap(), 0, "closed");
+    writeln!(&first, "{{\"id\": 1, \"kind\": \"stop\"}}").unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn signals_end_the_machine_in_good_order() {
+    if !kvm() {
+        return;
+    }
+    for signal in ["-INT", "-TERM", "-HUP"] {
+        let guest = Guest::new(busy());
+        let (mut child, _stream) = start_with_control(&guest);
+        let killed = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+        assert!(killed.success());
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{signal}");
+        assert!(!guest.path("control").exists(), "{signal}");
+    }
+}

@@ -1,0 +1,17 @@
+//! Tests of `bulkhead-vmm` as a process, with guests of a few instructions. They need `/dev/kvm`; where it is missing they say
+//! so and pass, or fail when `BULKHEAD_REQUIRE_KVM=1`.
+
+#[cfg(test)]
+mod assist;
+#[cfg(test)]
+mod control;
+#[cfg(test)]
+mod ends;
+#[cfg(test)]
+mod guest;
+#[cfg(test)]
+mod kernel;
+#[cfg(test)]
+mod owner;
+#[cfg(test)]
+mod refusals;
