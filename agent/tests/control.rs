@@ -11,9 +11,9 @@ use std::{
     os::unix::fs::symlink,
 };
 
-use bulkhead_protocol::{Call, ExitStatus, FailureKind, Message, Stdio, WindowSize};
+use bulkhead_protocol::{Call, Exec, ExitStatus, FailureKind, Message, Stdio, Target, WindowSize};
 use serde_json::json;
-use support::{Agent, all, can_run, process, shell, spec, target};
+use support::{Agent, all, can_run, process, shell, spec};
 
 #[test]
 fn signals() {
@@ -85,7 +85,7 @@ fn a_terminal() {
         }
         assert!(text.contains("/dev/pts/0\r\n11 22\r\n"), "{text}");
         let size = WindowSize { rows: 33, columns: 44 };
-        agent.call(Call::Resize { target: target("c", None), size }).unwrap();
+        agent.call(Call::Resize { target: agent.target("c", None), size }).unwrap();
         stream.write_all(b"typed\n").unwrap();
         let mut rest = String::new();
         stream.read_to_string(&mut rest).unwrap();
@@ -187,18 +187,18 @@ fn links_of_a_hostile_root_lead_nowhere() {
     symlink(&outside, root.join("absolute")).unwrap();
     symlink("../../../../../../..", root.join("up")).unwrap();
     symlink("/proc/self/fd/3", root.join("magic")).unwrap();
-    symlink("/dangling/deep", root.join("dangling")).unwrap();
-    let mut spec = shell("ls -d /up/bin; find / -xdev -name made; ls -d /dangling/deep/made");
+    symlink("/deep/dangling", root.join("dangling")).unwrap();
+    let mut spec = shell("ls -d /up/bin; find / -xdev -name made; ls -d /deep/dangling/made");
     let mounts = spec["mounts"].as_array_mut().unwrap();
     for path in ["/absolute/made", "/up/made", "/dangling/made"] {
         mounts.push(json!({"destination": path, "type": "tmpfs", "source": "tmpfs"}));
     }
-    let (out, err, status) = agent.run_in(&root, spec.clone());
+    let (out, err, status) = agent.run(spec.clone());
     assert_eq!(status, ExitStatus::Code(0), "{out} {err}");
     assert!(fs::read_dir(&outside).unwrap().next().is_none());
     assert!(root.join("made").exists() && !std::path::Path::new("/made").exists());
     assert!(
-        root.join("dangling/deep/made").exists() || out.contains("/dangling/deep/made"),
+        root.join("deep/dangling/made").exists() || out.contains("/deep/dangling/made"),
         "{out}"
     );
     spec["mounts"]
@@ -248,7 +248,7 @@ fn requests_that_make_no_sense_are_answered() {
         return;
     }
     let mut agent = Agent::start();
-    let mut frame = |agent: &mut Agent, body: &str| {
+    let frame = |agent: &mut Agent, body: &str| {
         let mut bytes = u32::try_from(body.len()).unwrap().to_le_bytes().to_vec();
         bytes.extend(body.as_bytes());
         agent.send(&bytes);
@@ -266,8 +266,12 @@ fn requests_that_make_no_sense_are_answered() {
     }
     let root = agent.root("root");
     for id in ["", "a/b", "..%", &"x".repeat(129)] {
-        let failure = agent.create(id, spec(&["true"]), &root, Stdio::default()).unwrap_err();
-        assert_eq!(failure.kind, FailureKind::Invalid, "{id}");
+        let failure = agent.call(Call::Exec(Box::new(Exec {
+            target: Target { container: String::new(), exec: Some(id.to_owned()) },
+            process: serde_json::from_value(process(&["true"])).unwrap(),
+            stdio: Stdio::default(),
+        })));
+        assert_eq!(failure.unwrap_err().kind, FailureKind::Invalid, "{id}");
     }
     for (pointer, value) in [
         ("/process/cwd", json!("relative")),

@@ -140,7 +140,7 @@ fn hidden_and_protected_paths() {
     }
     let mut agent = Agent::start();
     let mut spec = shell(
-        "wc -c < /proc/kcore; wc -c < /proc/timer_list; ls /sys/firmware | wc -l; \
+        "wc -c < /proc/interrupts; wc -c < /proc/timer_list; ls /sys/firmware | wc -l; \
          echo 1 > /proc/sys/kernel/domainname || echo ro1; touch /file || echo ro2; touch /tmp/x && echo rw; \
          echo > /dev/null && echo null; ls -l /dev/fd; ls -l /dev/ptmx; \
          mount -t tmpfs x /tmp 2> /dev/null || echo no-mount",

@@ -1,5 +1,7 @@
 //! Drives a real agent over its protocol, as a host process: what a monitor does, in as few lines as a test needs.
 
+mod guest;
+
 use std::{
     fs,
     io::{Read, Write},
@@ -18,15 +20,25 @@ use bulkhead_protocol::{
     Call, Create, Exec, ExitStatus, Exited, Failure, MAX_FROM_AGENT, Message, Ready, Reply,
     Request, Root, Stdio, StreamHello, Target, Token, read_frame, write_frame,
 };
+use bulkhead_vmm::api::End;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// No answer takes this long, however slow the machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+#[allow(unused_imports)]
+pub use guest::{Guest, erofs, ext4, parts};
+
+/// Where the agent runs.
+pub enum Place {
+    Host(Child),
+    Guest(Guest),
+}
+
 /// A running agent and the monitor's side of it.
 pub struct Agent {
-    process: Child,
+    place: Place,
     control: UnixStream,
     streams: Receiver<(Token, UnixStream)>,
     arrived: Vec<(Token, UnixStream)>,
@@ -57,21 +69,35 @@ impl Agent {
         Self::with(&["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"])
     }
 
+    /// Boots a guest; `disks` makes its disks in a directory.
+    pub fn boot(parts: [String; 3], disks: impl FnOnce(&Path) -> Vec<PathBuf>) -> Self {
+        Self::launch(|dir, path| {
+            let disks = disks(dir);
+            let disks: Vec<_> = disks.iter().map(PathBuf::as_path).collect();
+            Place::Guest(Guest::boot(parts, path, &disks))
+        })
+    }
+
     fn with(prefix: &[&str]) -> Self {
+        let mut words: Vec<_> = prefix.iter().map(|word| (*word).to_owned()).collect();
+        if let Ok(trace) = std::env::var("AGENT_TRACE") {
+            words.splice(0..0, ["strace", "-f", "-o", &trace].map(str::to_owned));
+        }
+        Self::launch(|_, path| {
+            let agent = env!("CARGO_BIN_EXE_bulkhead-agent");
+            words.extend([agent.to_owned(), "--connect".to_owned(), path.display().to_string()]);
+            Place::Host(Command::new(&words[0]).args(&words[1..]).spawn().unwrap())
+        })
+    }
+
+    fn launch(place: impl FnOnce(&Path, &Path) -> Place) -> Self {
         let dir = TempDir::new().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let path = dir.path().join("agent");
-        let agent = env!("CARGO_BIN_EXE_bulkhead-agent");
-        let mut words: Vec<_> = prefix.iter().map(|word| (*word).to_owned()).collect();
-        words.extend([agent.to_owned(), "--connect".to_owned(), path.display().to_string()]);
-        if let Ok(trace) = std::env::var("AGENT_TRACE") {
-            let strace = ["strace", "-f", "-o", &trace].map(str::to_owned);
-            words.splice(0..0, strace);
-        }
         let listen = |port| UnixListener::bind(format!("{}_{port}", path.display())).unwrap();
         let control = listen(bulkhead_protocol::CONTROL_PORT);
         let incoming = listen(bulkhead_protocol::STREAM_PORT);
-        let process = Command::new(&words[0]).args(&words[1..]).spawn().unwrap();
+        let place = place(dir.path(), &path);
         let (mut control, _) = control.accept().unwrap();
         control.set_read_timeout(Some(PATIENCE)).unwrap();
         let ready = match read_frame(&mut control, MAX_FROM_AGENT).unwrap() {
@@ -81,14 +107,29 @@ impl Agent {
         let (sender, streams) = channel();
         thread::spawn(move || {
             while let Ok((mut stream, _)) = incoming.accept() {
-                let hello: StreamHello = read_frame(&mut stream, MAX_FROM_AGENT).unwrap();
+                // A request that failed leaves a connection without a hello.
+                let hello = read_frame::<StreamHello>(&mut stream, MAX_FROM_AGENT);
+                let Ok(hello) = hello else { continue };
                 if sender.send((hello.token, stream)).is_err() {
                     break;
                 }
             }
         });
         let arrived = Vec::new();
-        Self { process, control, streams, arrived, exits: Vec::new(), seq: 0, ready, dir }
+        Self { place, control, streams, arrived, exits: Vec::new(), seq: 0, ready, dir }
+    }
+
+    /// A container's id on this machine, where other tests have containers, too.
+    pub fn id(&self, name: &str) -> String {
+        match &self.place {
+            Place::Host(process) => format!("{name}.{}", process.id()),
+            Place::Guest(_) => name.to_owned(),
+        }
+    }
+
+    /// What a request names.
+    pub fn target(&self, container: &str, exec: Option<&str>) -> Target {
+        Target { container: self.id(container), exec: exec.map(str::to_owned) }
     }
 
     /// Sends a request and waits for its answer.
@@ -129,7 +170,7 @@ impl Agent {
 
     /// Waits for a process's end.
     pub fn wait(&mut self, container: &str, exec: Option<&str>) -> Exited {
-        let target = target(container, exec);
+        let target = self.target(container, exec);
         loop {
             if let Some(at) = self.exits.iter().position(|exited| exited.target == target) {
                 return self.exits.swap_remove(at);
@@ -148,24 +189,34 @@ impl Agent {
         root: &Path,
         stdio: Stdio,
     ) -> Result<Reply, Failure> {
+        self.create_in(id, spec, Root::Directory { path: root.to_owned() }, stdio)
+    }
+
+    pub fn create_in(
+        &mut self,
+        id: &str,
+        spec: Value,
+        root: Root,
+        stdio: Stdio,
+    ) -> Result<Reply, Failure> {
         self.call(Call::Create(Box::new(Create {
-            container: id.to_owned(),
+            container: self.id(id),
             spec: serde_json::from_value(spec).unwrap(),
-            root: Root::Directory { path: root.to_owned() },
+            root,
             stdio,
         })))
     }
 
     pub fn start_container(&mut self, id: &str) -> Result<Reply, Failure> {
-        self.call(Call::Start { container: id.to_owned() })
+        self.call(Call::Start { container: self.id(id) })
     }
 
     pub fn delete(&mut self, id: &str) -> Result<Reply, Failure> {
-        self.call(Call::Delete { container: id.to_owned() })
+        self.call(Call::Delete { container: self.id(id) })
     }
 
     pub fn kill(&mut self, id: &str, signal: i32, all: bool) -> Result<Reply, Failure> {
-        self.call(Call::Kill { target: target(id, None), signal, all })
+        self.call(Call::Kill { target: self.target(id, None), signal, all })
     }
 
     pub fn exec(
@@ -176,7 +227,7 @@ impl Agent {
         stdio: Stdio,
     ) -> Result<Reply, Failure> {
         self.call(Call::Exec(Box::new(Exec {
-            target: target(id, Some(name)),
+            target: self.target(id, Some(name)),
             process: serde_json::from_value(process).unwrap(),
             stdio,
         })))
@@ -184,14 +235,14 @@ impl Agent {
 
     /// Runs a container to its end: its standard output, its standard error, its status.
     pub fn run(&mut self, spec: Value) -> (String, String, ExitStatus) {
-        let root = self.root("root");
-        self.run_in(&root, spec)
+        let path = self.root("root");
+        self.run_in(Root::Directory { path }, spec)
     }
 
-    /// The same in a root that is there.
-    pub fn run_in(&mut self, root: &Path, spec: Value) -> (String, String, ExitStatus) {
+    /// The same in another root.
+    pub fn run_in(&mut self, root: Root, spec: Value) -> (String, String, ExitStatus) {
         let stdio = Stdio { main: Some(1), stdin: false, stderr: Some(2) };
-        self.create("c", spec, root, stdio).unwrap();
+        self.create_in("c", spec, root, stdio).unwrap();
         self.start_container("c").unwrap();
         let (mut out, mut err) = (String::new(), String::new());
         self.stream(1).read_to_string(&mut out).unwrap();
@@ -203,39 +254,40 @@ impl Agent {
 
     /// A root with busybox in it.
     pub fn root(&self, name: &str) -> PathBuf {
-        let root = self.dir.path().join(name);
-        if !root.exists() {
-            for dir in ["bin", "etc", "dev", "proc", "sys", "tmp", "root", "usr/bin"] {
-                fs::create_dir_all(root.join(dir)).unwrap();
-            }
-            fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
-            let list = Command::new("/bin/busybox").arg("--list").output().unwrap();
-            for applet in String::from_utf8(list.stdout).unwrap().lines() {
-                if applet != "busybox" {
-                    symlink("busybox", root.join("bin").join(applet)).unwrap();
-                }
-            }
-            let passwd = "root:x:0:0:root:/root:/bin/sh\nme:x:1000:1000::/home/me:/bin/sh\n";
-            fs::write(root.join("etc/passwd"), passwd).unwrap();
-        }
-        root
-    }
-
-    /// The agent's process id.
-    pub fn pid(&self) -> u32 {
-        self.process.id()
+        make_root(self.dir.path().join(name))
     }
 
     /// Ends the agent in good order and returns its exit code.
     pub fn shutdown(mut self) -> Option<i32> {
         self.call(Call::Shutdown).unwrap();
-        self.process.wait().unwrap().code()
+        self.exit_code()
     }
 
     /// Closes the control connection and returns the agent's exit code.
     pub fn hang_up(mut self) -> Option<i32> {
         self.control.shutdown(std::net::Shutdown::Both).unwrap();
-        self.process.wait().unwrap().code()
+        self.exit_code()
+    }
+
+    fn exit_code(&mut self) -> Option<i32> {
+        match &mut self.place {
+            Place::Host(process) => process.wait().unwrap().code(),
+            Place::Guest(_) => panic!("a guest has no exit code"),
+        }
+    }
+
+    /// Shuts a guest down and hears how it ended.
+    pub fn power_off(&mut self) -> (End, &Guest) {
+        self.call(Call::Shutdown).unwrap();
+        self.ended()
+    }
+
+    /// Hears how a guest ended.
+    pub fn ended(&mut self) -> (End, &Guest) {
+        match &mut self.place {
+            Place::Host(_) => panic!("a host process is no guest"),
+            Place::Guest(guest) => (guest.end(), guest),
+        }
     }
 }
 
@@ -243,12 +295,29 @@ impl Drop for Agent {
     fn drop(&mut self) {
         // It has ended already when a test is through.
         let _ = self.control.shutdown(std::net::Shutdown::Both);
-        let _ = self.process.wait();
+        if let Place::Host(process) = &mut self.place {
+            let _ = process.wait();
+        }
     }
 }
 
-pub fn target(container: &str, exec: Option<&str>) -> Target {
-    Target { container: container.to_owned(), exec: exec.map(str::to_owned) }
+/// Makes a directory with busybox in it.
+pub fn make_root(root: PathBuf) -> PathBuf {
+    if !root.exists() {
+        for dir in ["bin", "etc", "dev", "proc", "sys", "tmp", "root", "usr/bin"] {
+            fs::create_dir_all(root.join(dir)).unwrap();
+        }
+        fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
+        let list = Command::new("/bin/busybox").arg("--list").output().unwrap();
+        for applet in String::from_utf8(list.stdout).unwrap().lines() {
+            if applet != "busybox" {
+                symlink("busybox", root.join("bin").join(applet)).unwrap();
+            }
+        }
+        let passwd = "root:x:0:0:root:/root:/bin/sh\nme:x:1000:1000::/home/me:/bin/sh\n";
+        fs::write(root.join("etc/passwd"), passwd).unwrap();
+    }
+    root
 }
 
 /// Standard input, output and error.
