@@ -141,6 +141,8 @@ impl Vcpu {
                     if !gate.pass() {
                         return None;
                     }
+                    // So that the guest's watchdogs do not take a pause for a lockup; fails where it has no such clock.
+                    let _ = self.fd.kvmclock_ctrl();
                     Next::Continue
                 }
                 Err(error) => Next::Fail(RunError::Run(self.id, error)),

@@ -1,32 +1,23 @@
 //! Completes an instruction of the guest's kernel that KVM's emulator does not know: decodes it, does what the processor
 //! would, and moves RIP on, or gives the guest the exception that the processor would.
 
-use std::arch::asm;
-
-use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
-use kvm_bindings::{Xsave, kvm_regs, kvm_sregs};
+use iced_x86::{Decoder, DecoderOptions, Mnemonic};
+use kvm_bindings::Xsave;
 use kvm_ioctls::VcpuFd;
 
 use super::{
+    context::{Context, Failure},
     operand::{self, Operand},
     paging::{Access, Fault, Paging},
-    registers,
     xsave::{self, Layout, Save},
 };
-use crate::{
-    kvm::KvmError,
-    memory::{GuestMemory, GuestMemoryTrait},
-};
+use crate::{kvm::KvmError, memory::GuestMemory};
 
 const LONGEST_INSTRUCTION: usize = 15;
-const XSAVE_ALIGNMENT: u64 = 64;
 const VECTOR_BREAKPOINT: u8 = 3;
 const VECTOR_UNDEFINED: u8 = 6;
 const VECTOR_PROTECTION: u8 = 13;
 const VECTOR_PAGE_FAULT: u8 = 14;
-const RFLAGS_ZF: u64 = 1 << 6;
-/// CF, PF, AF, ZF, SF and OF.
-const RFLAGS_ARITHMETIC: u64 = 0x8d5;
 
 /// Why an instruction could not be completed: the machine cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +55,7 @@ pub enum AssistError {
 }
 
 /// What became of an instruction.
-enum Outcome {
+pub(super) enum Outcome {
     /// Done; go on behind it.
     Done,
     /// Go on behind it with an exception.
@@ -81,16 +72,6 @@ pub struct Assistant {
     layout: Layout,
     state: Xsave,
     image: Vec<u8>,
-}
-
-/// One instruction and the registers that it sees.
-struct Context<'a> {
-    vcpu: &'a VcpuFd,
-    memory: &'a GuestMemory,
-    paging: Paging,
-    regs: kvm_regs,
-    sregs: kvm_sregs,
-    instruction: Instruction,
 }
 
 impl Assistant {
@@ -123,35 +104,38 @@ impl Assistant {
         let instruction = Decoder::with_ip(bitness, bytes, rip, DecoderOptions::NONE).decode();
         let mut context = Context { vcpu, memory, paging, regs, sregs, instruction };
         match self.execute(&mut context) {
-            Ok(Outcome::Done) => context.finish(instruction.next_ip()),
+            Ok(Outcome::Done) => context.finish(instruction.next_ip())?,
             Ok(Outcome::Trap(vector)) => {
                 context.finish(instruction.next_ip())?;
-                context.inject(vector, None)
+                context.inject(vector, None)?;
             }
             Ok(Outcome::Exception(vector)) => {
                 context.finish(rip)?;
-                context.inject(vector, None)
+                context.inject(vector, None)?;
             }
-            Ok(Outcome::Unknown) => Err(AssistError::Unknown {
-                bytes: hexadecimal(bytes),
-                text: format!("{:?}", instruction.code()),
-                rip,
-            }),
+            Ok(Outcome::Unknown) => {
+                return Err(AssistError::Unknown {
+                    bytes: hexadecimal(bytes),
+                    text: format!("{:?}", instruction.code()),
+                    rip,
+                });
+            }
             Err(Failure::Fault(Fault::Page { address, error_code })) => {
                 context.finish(rip)?;
                 context.sregs.cr2 = address;
                 vcpu.set_sregs(&context.sregs).map_err(KvmError::call("KVM_SET_SREGS"))?;
-                context.inject(VECTOR_PAGE_FAULT, Some(error_code))
+                context.inject(VECTOR_PAGE_FAULT, Some(error_code))?;
             }
             Err(Failure::Fault(Fault::Protection)) => {
                 context.finish(rip)?;
-                context.inject(VECTOR_PROTECTION, Some(0))
+                context.inject(VECTOR_PROTECTION, Some(0))?;
             }
             Err(Failure::Fault(Fault::NoMemory { physical })) => {
-                Err(AssistError::NoMemory { rip, physical })
+                return Err(AssistError::NoMemory { rip, physical });
             }
-            Err(Failure::Kvm(error)) => Err(error.into()),
+            Err(Failure::Kvm(error)) => return Err(error.into()),
         }
+        Ok(())
     }
 
     fn execute(&mut self, context: &mut Context<'_>) -> Result<Outcome, Failure> {
@@ -221,156 +205,6 @@ impl Assistant {
         // SAFETY: the buffer has the size that KVM_CAP_XSAVE2 told for this machine, and nothing here enables features later.
         unsafe { vcpu.set_xsave2(&self.state) }.map_err(KvmError::call("KVM_SET_XSAVE"))
     }
-}
-
-impl Context<'_> {
-    /// Continues at `rip`. KVM_SET_REGS also withdraws the #UD that KVM has queued for the failed instruction.
-    fn finish(&mut self, rip: u64) -> Result<(), AssistError> {
-        self.regs.rip = rip;
-        Ok(self.vcpu.set_regs(&self.regs).map_err(KvmError::call("KVM_SET_REGS"))?)
-    }
-
-    fn inject(&self, vector: u8, error_code: Option<u32>) -> Result<(), AssistError> {
-        let mut events =
-            self.vcpu.get_vcpu_events().map_err(KvmError::call("KVM_GET_VCPU_EVENTS"))?;
-        events.exception.injected = 1;
-        events.exception.nr = vector;
-        events.exception.has_error_code = u8::from(error_code.is_some());
-        events.exception.error_code = error_code.unwrap_or(0);
-        Ok(self.vcpu.set_vcpu_events(&events).map_err(KvmError::call("KVM_SET_VCPU_EVENTS"))?)
-    }
-
-    /// The linear address of the memory operand `index`.
-    fn address(&self, index: u32) -> Result<u64, Failure> {
-        registers::address(&self.instruction, index, &self.regs, &self.sregs)
-            .ok_or(Failure::Fault(Fault::Protection))
-    }
-
-    fn operand(&self, address: u64, length: usize, access: Access) -> Result<Operand<'_>, Failure> {
-        Ok(Operand::new(self.memory, &self.paging, address, length, access)?)
-    }
-
-    /// The XSAVE area that is operand 0.
-    fn area(&self, length: usize, access: Access) -> Result<Operand<'_>, Failure> {
-        let address = self.address(0)?;
-        if address % XSAVE_ALIGNMENT != 0 {
-            return Err(Fault::Protection.into());
-        }
-        self.operand(address, length, access)
-    }
-
-    /// The state components that EDX:EAX asks for and XCR0 has, and XCR0.
-    fn components(&self) -> Result<(u64, u64), Failure> {
-        let xcrs = self.vcpu.get_xcrs().map_err(KvmError::call("KVM_GET_XCRS"))?;
-        let xcr0 = xcrs.xcrs.iter().find(|xcr| xcr.xcr == 0).map_or(0, |xcr| xcr.value);
-        let asked = (self.regs.rdx << 32) | (self.regs.rax & 0xffff_ffff);
-        Ok((asked & xcr0, xcr0))
-    }
-
-    fn is_wide(&self) -> bool {
-        matches!(
-            self.instruction.mnemonic(),
-            Mnemonic::Xsave64 | Mnemonic::Xsaveopt64 | Mnemonic::Xsavec64 | Mnemonic::Xrstor64
-        )
-    }
-
-    fn compare_exchange_pair(&mut self) -> Result<Outcome, Failure> {
-        let address = self.address(0)?;
-        if address % 16 != 0 {
-            return Err(Fault::Protection.into());
-        }
-        if !is_x86_feature_detected!("cmpxchg16b") {
-            return Ok(Outcome::Unknown);
-        }
-        let lost = Fault::NoMemory { physical: u64::MAX };
-        let operand = self.operand(address, 16, Access::Write)?;
-        let physical = operand.first().ok_or(lost)?;
-        let slice = self
-            .memory
-            .get_slice(physical, 16)
-            .map_err(|_| Fault::NoMemory { physical: physical.0 })?;
-        let guard = slice.ptr_guard_mut();
-        // SAFETY: the processor has the instruction; the pointer is to 16 bytes of guest memory, aligned because its page and
-        // its offset in the page are; other vCPUs access them at the same time only as the guest's own atomics do.
-        let swapped = unsafe { compare_exchange(guard.as_ptr(), &mut self.regs) };
-        if swapped {
-            self.regs.rflags |= RFLAGS_ZF;
-        } else {
-            self.regs.rflags &= !RFLAGS_ZF;
-        }
-        Ok(Outcome::Done)
-    }
-
-    fn population_count(&mut self) -> Result<Outcome, Failure> {
-        let target = self.instruction.op0_register();
-        let source = if self.instruction.op1_kind() == OpKind::Memory {
-            let length = target.size();
-            let mut bytes = [0; 8];
-            let Some(value) = bytes.get_mut(..length) else { return Ok(Outcome::Unknown) };
-            self.operand(self.address(1)?, length, Access::Read)?.read(0, value)?;
-            u64::from_le_bytes(bytes)
-        } else {
-            let Some(value) = self.register(self.instruction.op1_register()) else {
-                return Ok(Outcome::Unknown);
-            };
-            value
-        };
-        if !registers::set(&mut self.regs, target, u64::from(source.count_ones())) {
-            return Ok(Outcome::Unknown);
-        }
-        self.regs.rflags &= !RFLAGS_ARITHMETIC;
-        if source == 0 {
-            self.regs.rflags |= RFLAGS_ZF;
-        }
-        Ok(Outcome::Done)
-    }
-
-    fn register(&self, register: Register) -> Option<u64> {
-        registers::value(&self.regs, &self.sregs, register)
-    }
-}
-
-enum Failure {
-    Fault(Fault),
-    Kvm(KvmError),
-}
-
-impl From<Fault> for Failure {
-    fn from(fault: Fault) -> Self {
-        Failure::Fault(fault)
-    }
-}
-
-impl From<KvmError> for Failure {
-    fn from(error: KvmError) -> Self {
-        Failure::Kvm(error)
-    }
-}
-
-/// LOCK CMPXCHG16B on `target` with the guest's registers; whether it swapped. The compiler's own 128-bit compare-exchange
-/// wants the feature switched on for the whole program.
-///
-/// # Safety
-/// The processor has the instruction; `target` is valid for 16 bytes, aligned to 16, and accessed only atomically meanwhile.
-unsafe fn compare_exchange(target: *mut u8, regs: &mut kvm_regs) -> bool {
-    let swapped: u8;
-    // SAFETY: the caller's promise. RBX, which the compiler keeps for itself, is put back.
-    unsafe {
-        asm!(
-            "xchg rsi, rbx",
-            "lock cmpxchg16b [rdi]",
-            "sete r8b",
-            "mov rbx, rsi",
-            in("rdi") target,
-            inout("rsi") regs.rbx => _,
-            in("rcx") regs.rcx,
-            inout("rax") regs.rax,
-            inout("rdx") regs.rdx,
-            out("r8b") swapped,
-            options(nostack)
-        );
-    }
-    swapped != 0
 }
 
 /// Reads up to an instruction's bytes at `rip`; fewer when the next page is absent.

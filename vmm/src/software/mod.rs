@@ -3,6 +3,8 @@
 //! Nothing here is used on hardware.
 
 mod assist;
+mod context;
+mod general;
 mod operand;
 mod paging;
 mod registers;

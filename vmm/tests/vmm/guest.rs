@@ -9,8 +9,8 @@ use std::{
 use bulkhead_vmm::api::{End, FromVmm, Mark, Messages, VmConfig, Vmm};
 use tempfile::TempDir;
 
-/// Where a guest's code lies; its memory is identity-mapped, writable, and free from 2 MiB on.
-const LOAD_ADDRESS: u64 = 0x10_0000;
+/// Where a guest's code lies, as far into its page as in its file (mmap(2) wants that of a program); its memory is identity-mapped, writable, and free from 2 MiB on.
+const LOAD_ADDRESS: u64 = 0x10_0078;
 
 /// Defines the guest `$name` from assembler source. It starts in ring 0 of long mode, with a stack and without interrupts.
 macro_rules! guest {
