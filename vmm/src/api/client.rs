@@ -2,7 +2,10 @@
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
-    os::{fd::OwnedFd, unix::net::UnixStream},
+    os::{
+        fd::OwnedFd,
+        unix::{net::UnixStream, process::CommandExt},
+    },
     path::Path,
     process::{Child, Command, Stdio},
 };
@@ -60,6 +63,8 @@ impl Vmm {
             .stdin(OwnedFd::from(theirs))
             .stdout(stdout)
             .stderr(stderr)
+            // A terminal's Ctrl-C is for the owner to act on, not for the machine.
+            .process_group(0)
             .spawn()
             .map_err(|source| ClientError::Spawn {
                 program: program.display().to_string(),
