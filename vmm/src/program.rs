@@ -47,11 +47,13 @@ enum RunError {
 #[must_use]
 pub fn run(cli: &Cli, started: u64) -> ExitCode {
     let mut owner = None;
-    let end =
-        run_machine(cli, started, &mut owner).unwrap_or_else(|error| End::Failed(chain(&error)));
-    if let Some(owner) = &mut owner {
-        owner.finish(&end);
-    }
+    let end = run_machine(cli, started, &mut owner).unwrap_or_else(|error| {
+        let end = End::Failed(chain(&error));
+        if let Some(owner) = &mut owner {
+            owner.finish(&end);
+        }
+        end
+    });
     if !matches!(end, End::PowerOff | End::Stopped) {
         eprintln!("bulkhead-vmm: {end}");
     }
@@ -97,7 +99,11 @@ fn run_machine(cli: &Cli, started: u64, owner: &mut Option<Owner>) -> Result<End
     if cli.timeline {
         print_counters(&machine);
     }
-    *owner = supervisor.lock().unwrap_or_else(PoisonError::into_inner).take_owner();
+    let mut owner = supervisor.lock().unwrap_or_else(PoisonError::into_inner).take_owner();
+    if let Some(owner) = &mut owner {
+        // Before KVM takes its time to free the machine.
+        owner.finish(&end);
+    }
     Ok(end)
 }
 
