@@ -146,7 +146,17 @@ impl<'a> Builder<'a> {
             share,
             oom_score_adj: process.oom_score_adj,
         };
-        match launch.init(work, &namespaces) {
+        let launched = launch.init(work, &namespaces).and_then(|launched| {
+            let rules = resources.map_or(&[][..], |resources| &resources.devices);
+            match cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.restrict_devices(rules)) {
+                Ok(()) => Ok(launched),
+                Err(error) => {
+                    launched.process.end();
+                    Err(error)
+                }
+            }
+        });
+        match launched {
             Ok(Launched { process, pending, console }) => {
                 let container =
                     Container::new(id.to_owned(), process, cgroup, pending, facts, can_trace);

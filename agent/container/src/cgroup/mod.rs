@@ -96,7 +96,7 @@ impl Hierarchy {
         wanted.extend(Controllers::basic().intersection(self.available));
         self.enable(wanted)?;
         let cgroup = self.make_directory(container, wanted)?;
-        match cgroup.limit(&settings, &resources.devices) {
+        match cgroup.limit(&settings) {
             Ok(()) => Ok((cgroup, warnings)),
             Err(error) => {
                 // The limit's error is what matters.
@@ -151,14 +151,23 @@ impl Hierarchy {
 }
 
 impl Cgroup {
-    fn limit(&self, settings: &[Setting], devices: &[DeviceRule]) -> Result<(), Error> {
+    fn limit(&self, settings: &[Setting]) -> Result<(), Error> {
         for setting in settings {
             write(self.dir.as_fd(), &setting.file, &setting.value).map_err(at(
                 "set the limit",
                 format_args!("{} = {}", setting.file, setting.value.trim_end()),
             ))?;
         }
-        device::attach(self.dir.as_fd(), devices)
+        Ok(())
+    }
+
+    /// Restricts the group's processes to the devices that the rules allow. To be done once the first one has mounted its disks, which
+    /// the rules need not allow it to open.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a rule that cannot be, [`Error::System`].
+    pub(crate) fn restrict_devices(&self, rules: &[DeviceRule]) -> Result<(), Error> {
+        device::attach(self.dir.as_fd(), rules)
     }
 
     /// For clone3's `CLONE_INTO_CGROUP`.
