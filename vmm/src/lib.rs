@@ -1,5 +1,10 @@
 //! A minimal KVM virtual machine monitor: boots one Linux guest, serves its virtio devices, and says how it ended.
 //! It knows nothing of containers, images or OCI.
+//!
+//! From input to a running machine, each place its own: [`api`] and [`cli`] are what others say; [`validated`] is what a machine
+//! can be made from; [`machine`] assembles it from [`kvm`]'s objects, [`arch`]'s tables, the [`devices`] and the [`boot`] of the
+//! kernel; [`vcpu`] runs the guest and [`control`] listens to whoever may steer it; [`software`] holds all that a KVM without
+//! hardware virtualization needs.
 
 pub mod api;
 #[cfg(feature = "machine")]

@@ -127,7 +127,11 @@ fn permission() -> KvmError {
                 _ => format!("it belongs to group {gid}; run as root or as a member"),
             }
         }
-        Ok(device) => format!("only user {} may; run as that user", device.uid()),
+        Ok(device) => {
+            let owner = name_of("/etc/passwd", device.uid())
+                .unwrap_or_else(|| format!("number {}", device.uid()));
+            format!("only user {owner} may; run as that user")
+        }
         Err(_) => "run as root".to_owned(),
     };
     KvmError::Permission { user, way_out }

@@ -24,13 +24,11 @@ const VECTOR_PAGE_FAULT: u8 = 14;
 pub enum AssistError {
     /// An instruction that this does not know either.
     #[error(
-        "the guest's kernel executed an instruction that this software KVM cannot interpret: {bytes} ({text}) at {rip:#x}; hide the feature from the kernel with clearcpuid="
+        "the guest's kernel executed an instruction that this software KVM cannot interpret: {bytes} at {rip:#x}; hide the feature from the kernel with clearcpuid="
     )]
     Unknown {
         /// The bytes at RIP, in hexadecimal.
         bytes: String,
-        /// What the decoder makes of them.
-        text: String,
         /// The instruction's linear address.
         rip: u64,
     },
@@ -114,11 +112,7 @@ impl Assistant {
                 context.inject(vector, None)?;
             }
             Ok(Outcome::Unknown) => {
-                return Err(AssistError::Unknown {
-                    bytes: hexadecimal(bytes),
-                    text: format!("{:?}", instruction.code()),
-                    rip,
-                });
+                return Err(AssistError::Unknown { bytes: hexadecimal(bytes), rip });
             }
             Err(Failure::Fault(Fault::Page { address, error_code })) => {
                 context.finish(rip)?;

@@ -58,6 +58,37 @@ fn round_trip(how: Save, mask: u64, in_use: u64) -> (Vec<u8>, Vec<u8>) {
     (area, other)
 }
 
+proptest::proptest! {
+    /// Whatever is asked for and in use: what was saved comes back, what was not in use becomes initial, the rest stays.
+    #[test]
+    fn a_saved_state_comes_back(how in 0..3u8, mask in 0..=ALL, in_use in 0..=ALL) {
+        let (mask, in_use) = (mask & ALL, in_use & ALL);
+        let how = [Save::Plain, Save::Optimized, Save::Compacted][usize::from(how)];
+        let layout = layout();
+        let mut area = vec![0; 4096];
+        layout.save(how, mask, true, &image(in_use), &mut area).unwrap();
+        let form = layout.form(ALL, &area).unwrap();
+        proptest::prop_assert!(layout.length(mask, form) <= area.len());
+        let mut other = image(ALL);
+        for range in [X87_REGISTERS, XMM, 576..832, 832..896] {
+            other[range].fill(0xcc);
+        }
+        layout.restore(mask, form, true, &area, &mut other).unwrap();
+        for (bit, range) in
+            [(X87, X87_REGISTERS), (SSE, XMM), (AVX, 576..832), (OPMASK, 832..896)]
+        {
+            let expected = match (mask & bit != 0, in_use & bit != 0) {
+                (true, true) => image(0)[range.clone()].to_vec(),
+                (true, false) => vec![0; range.len()],
+                (false, _) => vec![0xcc; range.len()],
+            };
+            proptest::prop_assert_eq!(&other[range], &expected);
+        }
+        let header = (ALL & !mask) | (in_use & mask);
+        proptest::prop_assert_eq!(&other[512..520], &header.to_le_bytes());
+    }
+}
+
 #[test]
 fn what_every_form_saves_it_restores() {
     for how in [Save::Plain, Save::Optimized, Save::Compacted] {
