@@ -2,6 +2,9 @@
 
 use crate::limits;
 
+/// What the name of a whiteout starts with (OCI image-spec, layer.md "Whiteouts").
+pub(crate) const WHITEOUT: &[u8] = b".wh.";
+
 /// Why a path of an archive was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
@@ -41,7 +44,10 @@ pub(crate) fn components(path: &[u8]) -> Result<Vec<&[u8]>, PathError> {
         match component {
             b"" | b"." => {}
             b".." => return Err(PathError::DotDot),
-            _ if component.len() > limits::NAME => return Err(PathError::LongComponent),
+            // The prefix of a whiteout is not part of the name that it hides.
+            _ if component.strip_prefix(WHITEOUT).unwrap_or(component).len() > limits::NAME => {
+                return Err(PathError::LongComponent);
+            }
             _ => components.push(component),
         }
     }

@@ -1,5 +1,10 @@
 //! Images that must be refused: one clear line that names the layer and the entry, and nothing left in the store.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests are tests too")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests are tests too"
+)]
 
 mod support;
 
@@ -38,20 +43,60 @@ fn one_bad_entry_refuses_the_layer() {
         ("dot-dot", Archive::new().file("a/../../b", b"x"), &["a/../../b", "\"..\""]),
         ("only dot-dot", Archive::new().dir("..", 0o755), &["\"..\" component"]),
         ("absolute", Archive::new().file("/etc/passwd", b"x"), &["/etc/passwd", "absolute"]),
-        ("through a link", Archive::new().symlink("l", "/etc").file("l/passwd", b"x"), &["l/passwd", "symbolic link \"l\""]),
-        ("through a file", Archive::new().file("f", b"").file("f/x", b"x"), &["f/x", "\"f\", which is not a directory"]),
+        (
+            "through a link",
+            Archive::new().symlink("l", "/etc").file("l/passwd", b"x"),
+            &["l/passwd", "symbolic link \"l\""],
+        ),
+        (
+            "through a file",
+            Archive::new().file("f", b"").file("f/x", b"x"),
+            &["f/x", "\"f\", which is not a directory"],
+        ),
         ("duplicate file", Archive::new().file("f", b"1").file("./f", b"2"), &["./f", "twice"]),
-        ("link over directory", Archive::new().dir("d", 0o755).symlink("d", "/"), &["entry \"d\"", "twice"]),
-        ("directory over link", Archive::new().symlink("d", "/").dir("d", 0o755), &["entry \"d\"", "twice"]),
-        ("link over implied", Archive::new().file("d/x", b"").symlink("d", "/"), &["entry \"d\"", "twice"]),
+        (
+            "link over directory",
+            Archive::new().dir("d", 0o755).symlink("d", "/"),
+            &["entry \"d\"", "twice"],
+        ),
+        (
+            "directory over link",
+            Archive::new().symlink("d", "/").dir("d", 0o755),
+            &["entry \"d\"", "twice"],
+        ),
+        (
+            "link over implied",
+            Archive::new().file("d/x", b"").symlink("d", "/"),
+            &["entry \"d\"", "twice"],
+        ),
         ("missing link target", Archive::new().hardlink("h", "gone"), &["entry \"h\"", "\"gone\""]),
-        ("outside link target", Archive::new().hardlink("h", "../../etc/shadow"), &["entry \"h\"", "../../etc/shadow"]),
-        ("absolute link target", Archive::new().hardlink("h", "/etc/shadow"), &["entry \"h\"", "absolute"]),
+        (
+            "outside link target",
+            Archive::new().hardlink("h", "../../etc/shadow"),
+            &["entry \"h\"", "../../etc/shadow"],
+        ),
+        (
+            "absolute link target",
+            Archive::new().hardlink("h", "/etc/shadow"),
+            &["entry \"h\"", "absolute"],
+        ),
         ("link to itself", Archive::new().hardlink("h", "h"), &["entry \"h\""]),
-        ("link to directory", Archive::new().dir("d", 0o755).hardlink("h", "d"), &["entry \"h\"", "\"d\" is not a file"]),
-        ("link through link", Archive::new().symlink("l", "/").hardlink("h", "l/etc/shadow"), &["entry \"h\"", "symbolic link"]),
+        (
+            "link to directory",
+            Archive::new().dir("d", 0o755).hardlink("h", "d"),
+            &["entry \"h\"", "\"d\" is not a file"],
+        ),
+        (
+            "link through link",
+            Archive::new().symlink("l", "/").hardlink("h", "l/etc/shadow"),
+            &["entry \"h\"", "symbolic link"],
+        ),
         ("empty name", Archive::new().raw(fifo(), b"", b""), &["empty"]),
-        ("NUL in name", Archive::new().pax(&[("path", b"a\0b")]).raw(fifo(), b"x", b""), &["a\\x00b", "NUL"]),
+        (
+            "NUL in name",
+            Archive::new().pax(&[("path", b"a\0b")]).raw(fifo(), b"x", b""),
+            &["a\\x00b", "NUL"],
+        ),
         ("long component", Archive::new().file(&"n".repeat(256), b""), &["255"]),
         ("long name", Archive::new().file(&"n/".repeat(2100), b""), &["4095"]),
         ("root is a file", Archive::new().raw(fifo(), b"/", b""), &["root"]),
@@ -59,16 +104,45 @@ fn one_bad_entry_refuses_the_layer() {
         ("whiteout directory", Archive::new().file(".wh.d/x", b""), &[".wh.d/x", "whiteout"]),
         ("whiteout of dot-dot", Archive::new().file("d/.wh...", b""), &["whiteout"]),
         ("no owner", Archive::new().raw(owner, b"f", b""), &["entry \"f\"", "4294967295"]),
-        ("device number", Archive::new().device("d", EntryType::Char, 4096, 0), &["entry \"d\"", "4096:0"]),
+        (
+            "device number",
+            Archive::new().device("d", EntryType::Char, 4096, 0),
+            &["entry \"d\"", "4096:0"],
+        ),
         ("empty symlink", Archive::new().symlink("l", ""), &["entry \"l\"", "target"]),
-        ("long symlink", Archive::new().symlink("l", &"x".repeat(4096)), &["entry \"l\"", "target"]),
-        ("bad ACL", Archive::new().pax(&[("SCHILY.xattr.system.posix_acl_access", b"no")]).file("f", b""), &["posix_acl_access"]),
-        ("big attribute", Archive::new().pax(&[("SCHILY.xattr.user.a", &[0; 65_536])]).file("f", b""), &["user.a"]),
-        ("big pax header", Archive::new().pax(&[("comment", &[b'x'; 1 << 20])]).file("f", b""), &["extended header", "1048576"]),
-        ("unknown type", Archive::new().raw(header(EntryType::new(b'V'), 0), b"label", b""), &["type 'V'", "label"]),
+        (
+            "long symlink",
+            Archive::new().symlink("l", &"x".repeat(4096)),
+            &["entry \"l\"", "target"],
+        ),
+        (
+            "bad ACL",
+            Archive::new().pax(&[("SCHILY.xattr.system.posix_acl_access", b"no")]).file("f", b""),
+            &["posix_acl_access"],
+        ),
+        (
+            "big attribute",
+            Archive::new().pax(&[("SCHILY.xattr.user.a", &[0; 65_536])]).file("f", b""),
+            &["user.a"],
+        ),
+        (
+            "big pax header",
+            Archive::new().pax(&[("comment", &[b'x'; 1 << 20])]).file("f", b""),
+            &["extended header", "1048576"],
+        ),
+        (
+            "unknown type",
+            Archive::new().raw(header(EntryType::new(b'V'), 0), b"label", b""),
+            &["type 'V'", "label"],
+        ),
         ("noise", Archive::new().bytes(&[0x55; 1024]), &["no valid tar header", "byte 0"]),
-        ("16 TiB and a bit", Archive::new().pax(&[
-            ("GNU.sparse.map", b"0,0"), ("GNU.sparse.size", b"17592186044417")]).file("f", b""), &["entry \"f\"", "16 TiB"]),
+        (
+            "16 TiB and a bit",
+            Archive::new()
+                .pax(&[("GNU.sparse.map", b"0,0"), ("GNU.sparse.size", b"17592186044417")])
+                .file("f", b""),
+            &["entry \"f\"", "16 TiB"],
+        ),
     ];
     for (what, archive, words) in table {
         refused(what, &[Archive::new().dir("base", 0o755).finish(), archive.finish()], words);
@@ -77,12 +151,33 @@ fn one_bad_entry_refuses_the_layer() {
 
 #[test]
 fn layers_that_do_not_fit_are_refused() {
-    let base = Archive::new().file("f", b"").symlink("loop", "loop").symlink("l", "d").dir("d", 0o755).finish();
+    let base = Archive::new()
+        .file("f", b"")
+        .symlink("loop", "loop")
+        .symlink("l", "d")
+        .dir("d", 0o755)
+        .finish();
     for (what, top, words) in [
-        ("through a lower file", Archive::new().file("f/x", b""), ["entry \"f\"", "not a directory"]),
-        ("through a lower loop", Archive::new().file("loop/x", b""), ["entry \"loop\"", "symbolic link"]),
-        ("twice by a lower link", Archive::new().file("d/x", b"").file("l/x", b""), ["entry \"l/x\"", "twice"]),
-        ("link to hidden", Archive::new().file(".wh.f", b"").hardlink("h", "f"), ["entry \"h\"", "\"f\""]),
+        (
+            "through a lower file",
+            Archive::new().file("f/x", b""),
+            ["entry \"f\"", "not a directory"],
+        ),
+        (
+            "through a lower loop",
+            Archive::new().file("loop/x", b""),
+            ["entry \"loop\"", "symbolic link"],
+        ),
+        (
+            "twice by a lower link",
+            Archive::new().file("d/x", b"").file("l/x", b""),
+            ["entry \"l/x\"", "twice"],
+        ),
+        (
+            "link to hidden",
+            Archive::new().file(".wh.f", b"").hardlink("h", "f"),
+            ["entry \"h\"", "\"f\""],
+        ),
     ] {
         refused(what, &[base.clone(), top.finish()], &words);
     }
@@ -91,7 +186,9 @@ fn layers_that_do_not_fit_are_refused() {
 #[test]
 fn damaged_layers_name_both_digests() {
     let layer = Archive::new().file("f", &[1; 100_000]).finish();
-    for (compress, suffix) in [(<[u8]>::to_vec as fn(&[u8]) -> Vec<u8>, ""), (gzip, "+gzip"), (zstd, "+zstd")] {
+    for (compress, suffix) in
+        [(<[u8]>::to_vec as fn(&[u8]) -> Vec<u8>, ""), (gzip, "+gzip"), (zstd, "+zstd")]
+    {
         for damage in ["cut", "flipped", "longer"] {
             let fixture = Fixture::new();
             let dir = fixture.dir.path().join("layout");
@@ -128,7 +225,10 @@ fn a_wrong_diff_id_is_found() {
         layout.config["rootfs"]["diff_ids"] = json!([wrong.to_string()]);
         let source = layout.write(&fixture.dir.path().join("layout"));
         let line = chain(&fixture.store.import(&source, None, &()).unwrap_err());
-        assert!(line.contains(&wrong.to_string()) && line.contains(&Digest::of(&layer).to_string()), "{line}");
+        assert!(
+            line.contains(&wrong.to_string()) && line.contains(&Digest::of(&layer).to_string()),
+            "{line}"
+        );
         assert_eq!(fixture.leftovers(), [] as [String; 0]);
     }
 }
@@ -165,9 +265,13 @@ fn odd_images_are_refused() {
         let line = spoiled(|layout| layout.media_type = format!("{LAYER}{suffix}"));
         assert!(line.contains("media type") && line.contains(suffix), "{line}");
     }
-    let foreign = spoiled(|layout| layout.media_type = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip".into());
+    let foreign = spoiled(|layout| {
+        layout.media_type = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip".into()
+    });
     assert!(foreign.contains("foreign"), "{foreign}");
-    let sha512 = spoiled(|layout| layout.config["rootfs"]["diff_ids"] = json!([format!("sha512:{}", "0".repeat(128))]));
+    let sha512 = spoiled(|layout| {
+        layout.config["rootfs"]["diff_ids"] = json!([format!("sha512:{}", "0".repeat(128))])
+    });
     assert!(sha512.contains("sha512"), "{sha512}");
 }
 
@@ -178,7 +282,9 @@ fn odd_layouts_are_refused() {
     let dir = fixture.dir.path().join("layout");
     let layout = Layout::new(std::slice::from_ref(&layer));
     let source = layout.write(&dir);
-    let import = |source: &Source| chain(&fixture.store.import(source, None, &()).map(|image| image.id).unwrap_err());
+    let import = |source: &Source| {
+        chain(&fixture.store.import(source, None, &()).map(|image| image.id).unwrap_err())
+    };
 
     fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"2.0.0"}"#).unwrap();
     assert!(import(&source).contains("2.0.0"));
@@ -192,7 +298,10 @@ fn odd_layouts_are_refused() {
     let path = dir.join("blobs/sha256").join(Digest::of(&manifest).hex());
     fs::write(&path, b"{}").unwrap();
     let line = import(&source);
-    assert!(line.contains("digest mismatch") && line.contains(&Digest::of(b"{}").to_string()), "{line}");
+    assert!(
+        line.contains("digest mismatch") && line.contains(&Digest::of(b"{}").to_string()),
+        "{line}"
+    );
     fs::write(&path, &manifest).unwrap();
     let mut entry = layout::descriptor("application/vnd.oci.image.manifest.v1+json", &manifest);
     entry["size"] = json!(manifest.len() + 1);
@@ -224,7 +333,10 @@ fn odd_layouts_are_refused() {
     fs::remove_file(dir.join("index.json")).unwrap();
     std::os::unix::fs::symlink(fixture.dir.path().join("secret"), dir.join("index.json")).unwrap();
     let line = import(&source);
-    assert!(line.contains("index.json") && line.contains("symbolic link") && !line.contains("top"), "{line}");
+    assert!(
+        line.contains("index.json") && line.contains("symbolic link") && !line.contains("top"),
+        "{line}"
+    );
     fs::remove_file(dir.join("index.json")).unwrap();
     let status = std::process::Command::new("mkfifo").arg(dir.join("index.json")).status().unwrap();
     assert!(status.success());
@@ -235,17 +347,28 @@ fn odd_layouts_are_refused() {
 #[test]
 fn sources_are_parsed_or_refused() {
     let dir = tempfile::tempdir().unwrap();
-    for bad in ["debian", "docker:debian", "oci:", "oci:/nonexistent:tag", "docker-archive:/nonexistent"] {
+    for bad in
+        ["debian", "docker:debian", "oci:", "oci:/nonexistent:tag", "docker-archive:/nonexistent"]
+    {
         assert!(Source::parse(bad).is_err(), "{bad}");
     }
     let colon = dir.path().join("a:b");
     fs::create_dir(&colon).unwrap();
-    for (text, shown) in [(format!("oci:{}", colon.display()), ""), (format!("oci:{}:1.0:x", colon.display()), ":1.0:x")] {
-        assert_eq!(Source::parse(&text).unwrap().to_string(), format!("oci:{}{shown}", colon.display()));
+    for (text, shown) in [
+        (format!("oci:{}", colon.display()), ""),
+        (format!("oci:{}:1.0:x", colon.display()), ":1.0:x"),
+    ] {
+        assert_eq!(
+            Source::parse(&text).unwrap().to_string(),
+            format!("oci:{}{shown}", colon.display())
+        );
     }
     let file = dir.path().join("empty.tar");
     fs::write(&file, [0; 1024]).unwrap();
     let source = Source::parse(&format!("docker-archive:{}", file.display())).unwrap();
     let store = Store::open(&dir.path().join("store")).unwrap();
-    assert!(chain(&store.import(&source, None, &()).unwrap_err()).contains("neither manifest.json nor index.json"));
+    assert!(
+        chain(&store.import(&source, None, &()).unwrap_err())
+            .contains("neither manifest.json nor index.json")
+    );
 }

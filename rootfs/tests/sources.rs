@@ -1,5 +1,10 @@
 //! Every form in which an image may come gives the same image.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests are tests too")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests are tests too"
+)]
 
 mod support;
 
@@ -15,7 +20,8 @@ use support::{
 };
 
 fn layers() -> Vec<Vec<u8>> {
-    let one = Archive::new().dir("etc", 0o755).file("etc/passwd", b"root:x:0:0::/:/bin/sh\n").finish();
+    let one =
+        Archive::new().dir("etc", 0o755).file("etc/passwd", b"root:x:0:0::/:/bin/sh\n").finish();
     let two = Archive::new().symlink("etc/users", "/etc/passwd").file("data", &[5; 9000]).finish();
     vec![one.clone(), two, one]
 }
@@ -38,19 +44,28 @@ fn every_form_gives_the_same_image() {
     let expected = reference.import(&layers()).unwrap();
     assert_eq!(expected.names, ["test:latest"]);
     assert_eq!(expected.created.as_deref(), Some("2026-01-02T03:04:05Z"));
-    assert_eq!(expected.config.config().as_ref().unwrap().cmd().as_deref(), Some(&["/bin/sh".to_owned()][..]));
+    assert_eq!(
+        expected.config.config().as_ref().unwrap().cmd().as_deref(),
+        Some(&["/bin/sh".to_owned()][..])
+    );
     assert_eq!(expected.read_file("/etc/users", 100).unwrap().unwrap(), b"root:x:0:0::/:/bin/sh\n");
     // The first and the last layer are one blob.
     assert_eq!(expected.disk_files().len(), 3);
 
     let old = Fixture::new();
-    let image = import_file(&old, "old.tar", &layout::docker_archive(&layout, &["a/b:1", "c:2"]), "").unwrap();
-    assert_eq!((image.id, image.names.clone()), (expected.id, vec!["a/b:1".to_owned(), "c:2".to_owned()]));
+    let image =
+        import_file(&old, "old.tar", &layout::docker_archive(&layout, &["a/b:1", "c:2"]), "")
+            .unwrap();
+    assert_eq!(
+        (image.id, image.names.clone()),
+        (expected.id, vec!["a/b:1".to_owned(), "c:2".to_owned()])
+    );
     assert!(disk(&image) == disk(&expected));
 
     let compressed = Fixture::new();
     let gzipped = Layout::new(&layers()).compressed(gzip, "+gzip");
-    let image = import_file(&compressed, "gz.tar", &layout::docker_archive(&gzipped, &["a:1"]), "").unwrap();
+    let image = import_file(&compressed, "gz.tar", &layout::docker_archive(&gzipped, &["a:1"]), "")
+        .unwrap();
     assert!(disk(&image) == disk(&expected));
 
     // A layout in a tar file, with and without docker's manifest.json beside it.
@@ -98,11 +113,16 @@ fn damaged_archives_are_refused() {
     let mut flipped = archive.clone();
     flipped[layer_byte] ^= 1;
     let line = import_file(&fixture, "flipped.tar", &flipped, "").unwrap_err();
-    assert!(line.contains("digest mismatch") && line.contains(&Digest::of(&layers()[0]).to_string()), "{line}");
+    assert!(
+        line.contains("digest mismatch") && line.contains(&Digest::of(&layers()[0]).to_string()),
+        "{line}"
+    );
     let config_byte = archive.windows(7).position(|w| w == b"/bin/sh").unwrap();
     let mut flipped = archive;
     flipped[config_byte] ^= 1;
-    assert!(import_file(&fixture, "flipped.tar", &flipped, "").unwrap_err().contains("digest mismatch"));
+    assert!(
+        import_file(&fixture, "flipped.tar", &flipped, "").unwrap_err().contains("digest mismatch")
+    );
     let looping = Archive::new().symlink("manifest.json", "manifest.json").finish();
     assert!(import_file(&fixture, "loop.tar", &looping, "").is_err());
     assert_eq!(fixture.leftovers(), [] as [String; 0]);
@@ -128,7 +148,8 @@ fn the_platform_is_chosen_from_nested_indexes() {
         on(json!({ "os": "linux", "architecture": "amd64" }), &manifest),
     ]});
     let index = serde_json::to_vec(&index).unwrap();
-    let mut top = layout::descriptor("application/vnd.docker.distribution.manifest.list.v2+json", &index);
+    let mut top =
+        layout::descriptor("application/vnd.docker.distribution.manifest.list.v2+json", &index);
     top["annotations"] = json!({ "org.opencontainers.image.ref.name": "12", "io.containerd.image.name": "example/debian:12" });
     let foreign = on(json!({ "os": "linux", "architecture": "ppc64le" }), &nonsense);
     blobs.extend([manifest, index]);
@@ -160,7 +181,10 @@ fn listing(dir: &Path) -> Vec<(String, std::time::SystemTime)> {
     let mut all = Vec::new();
     for entry in fs::read_dir(dir).unwrap().chain(fs::read_dir(dir.join("blobs/sha256")).unwrap()) {
         let entry = entry.unwrap();
-        all.push((entry.path().display().to_string(), entry.metadata().unwrap().modified().unwrap()));
+        all.push((
+            entry.path().display().to_string(),
+            entry.metadata().unwrap().modified().unwrap(),
+        ));
     }
     all.sort();
     all

@@ -1,5 +1,10 @@
 //! The store under several hands: imports at once, imports that are killed, names that move, and what is swept away.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests are tests too")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests are tests too"
+)]
 
 mod support;
 
@@ -65,9 +70,15 @@ fn progress_is_told_and_layers_are_reused() {
     let (one, two) = (fixture.dir.path().join("one"), fixture.dir.path().join("two"));
     let top = Archive::new().file("top", b"x").finish();
     let first = Recorder::default();
-    fixture.store.import(&Layout::new(std::slice::from_ref(&base)).write(&one), None, &first).unwrap();
+    fixture
+        .store
+        .import(&Layout::new(std::slice::from_ref(&base)).write(&one), None, &first)
+        .unwrap();
     let size = base.len();
-    assert_eq!(*first.0.lock().unwrap(), [format!("0/1 of {size}"), format!("read 0: {size}"), "0 new".into()]);
+    assert_eq!(
+        *first.0.lock().unwrap(),
+        [format!("0/1 of {size}"), format!("read 0: {size}"), "0 new".into()]
+    );
     let second = Recorder::default();
     let layout = Layout::new(&[base.clone(), top.clone()]).compressed(gzip, "+gzip");
     fixture.store.import(&layout.write(&two), None, &second).unwrap();
@@ -79,7 +90,11 @@ fn progress_is_told_and_layers_are_reused() {
 fn many_imports_at_once_make_each_layer_once() {
     let fixture = Fixture::new();
     let (shared, other) = (noise(1, 20), noise(2, 5));
-    let layouts = [vec![shared.clone()], vec![shared.clone(), other.clone()], vec![other.clone(), shared.clone()]];
+    let layouts = [
+        vec![shared.clone()],
+        vec![shared.clone(), other.clone()],
+        vec![other.clone(), shared.clone()],
+    ];
     let sources: Vec<_> = layouts
         .iter()
         .enumerate()
@@ -91,7 +106,8 @@ fn many_imports_at_once_make_each_layer_once() {
             // Each with a store of its own, as processes have.
             let store = Store::open(&fixture.dir.path().join("store")).unwrap();
             let (source, finished) = (&sources[i % 3], &finished);
-            scope.spawn(move || store.import(source, Some(&format!("image{i}")), finished).unwrap());
+            scope
+                .spawn(move || store.import(source, Some(&format!("image{i}")), finished).unwrap());
         }
     });
     let new = finished.0.lock().unwrap().iter().filter(|line| line.ends_with("new")).count();
@@ -175,7 +191,10 @@ fn names_move_and_images_go() {
     let one = fixture.import(&[noise(1, 1)]).unwrap();
     let two = fixture.import(&[noise(2, 1)]).unwrap();
     let images = fixture.store.list().unwrap();
-    assert_eq!((images[0].id, images[0].names.len(), images[1].id, images[1].names.len()), (two.id, 1, one.id, 0));
+    assert_eq!(
+        (images[0].id, images[0].names.len(), images[1].id, images[1].names.len()),
+        (two.id, 1, one.id, 0)
+    );
     assert_eq!(fixture.store.get("test").unwrap().id, two.id);
     assert_eq!(fixture.store.get(&one.id.hex()[..12]).unwrap().id, one.id);
     assert_eq!(fixture.store.get(&one.id.to_string()).unwrap().id, one.id);
@@ -206,7 +225,8 @@ fn a_damaged_index_is_found() {
     let fixture = Fixture::new();
     let layer = noise(1, 1);
     fixture.import(&[layer.clone()]).unwrap();
-    let index = fixture.dir.path().join("store/layers").join(Digest::of(&layer).hex()).join("index");
+    let index =
+        fixture.dir.path().join("store/layers").join(Digest::of(&layer).hex()).join("index");
     let mut bytes = fs::read(&index).unwrap();
     let last = bytes.len() - 1;
     bytes[last] ^= 1;

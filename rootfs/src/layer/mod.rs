@@ -40,9 +40,9 @@ pub(crate) fn import(
     let file = File::create_new(out.join(DATA)).map_err(LayerError::Write)?;
     let index = stream::uncompressed(blob, progress, |stream| {
         let mut data = DataWriter::new(file);
-        let tree = read(stream, &mut data)?;
+        let nodes = read(stream, &mut data)?.finish()?;
         let data_blocks = data.finish().map_err(LayerError::Write)?;
-        Ok(LayerIndex { data_blocks, nodes: tree.into_nodes() })
+        Ok(LayerIndex { data_blocks, nodes })
     })?;
     index.write(&out.join(INDEX)).map_err(LayerError::Write)
 }

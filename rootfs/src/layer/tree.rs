@@ -9,10 +9,9 @@ use super::{
 };
 use crate::{
     limits,
-    path::{components, display},
+    path::{WHITEOUT, components, display},
 };
 
-const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// AUFS's own bookkeeping (`.wh..wh.plnk` and the like), which docker ignores wherever it stands.
 const AUFS: &[u8] = b".wh..wh.";
@@ -46,8 +45,27 @@ impl Tree {
         Self { nodes: vec![root], names: HashMap::new(), metadata: 0 }
     }
 
-    pub(super) fn into_nodes(self) -> Vec<Node> {
-        self.nodes
+    /// All nodes, once the archive has ended.
+    pub(super) fn finish(self) -> Result<Vec<Node>, LayerError> {
+        for (i, node) in self.nodes.iter().enumerate() {
+            let NodeKind::LinkBelow(target) = &node.kind else { continue };
+            // When the link came, the layer did not have its target. If it has it now, two files could be meant.
+            if !matches!(self.link(target), Ok(NodeKind::LinkBelow(found)) if found == *target) {
+                let source = EntryError::LinkTarget(display(target));
+                return Err(LayerError::Entry { path: self.path(i), source });
+            }
+        }
+        Ok(self.nodes)
+    }
+
+    fn path(&self, mut i: usize) -> String {
+        let mut names: Vec<&[u8]> = Vec::new();
+        while let Some(node) = self.nodes.get(i).filter(|_| i != 0) {
+            names.push(&node.name);
+            i = node.parent as usize;
+        }
+        names.reverse();
+        display(&names.join(&b'/'))
     }
 
     /// Bytes of names and whatever else was counted with [`Self::count`].
@@ -222,7 +240,7 @@ mod tests {
         assert!(matches!(put(&mut tree, "a/b", fifo()), Err(EntryError::Duplicate)));
         assert!(matches!(put(&mut tree, "a/b", directory(0)), Err(EntryError::Duplicate)));
         assert!(matches!(put(&mut tree, "/", fifo()), Err(EntryError::RootNotDirectory)));
-        assert_eq!(tree.into_nodes()[1].kind, directory(0o755));
+        assert_eq!(tree.finish().unwrap()[1].kind, directory(0o755));
     }
 
     #[test]
@@ -252,7 +270,7 @@ mod tests {
         for bad in [".wh.", "d/.wh.", ".wh.x/y", ".wh..", ".wh..."] {
             assert!(matches!(tree.place(bad.as_bytes()), Err(EntryError::BadWhiteout)), "{bad}");
         }
-        let nodes = tree.into_nodes();
+        let nodes = tree.finish().unwrap();
         let seen: Vec<_> =
             nodes.iter().map(|n| (&*n.name, n.whiteout, n.opaque, n.kind == fifo())).collect();
         assert_eq!(

@@ -87,10 +87,13 @@ impl Store {
         progress: &dyn Progress,
     ) -> Result<Image, ImportError> {
         let result = self.import_unswept(source, name, progress);
-        if result.is_err() {
-            // Layers that were finished before another one failed. An error here would hide the one that matters.
-            let _ = self.try_sweep();
-        }
+        // An error of the sweep would hide the one that matters, or make a failure of a success.
+        let _ = match &result {
+            // Layers that were finished before another one failed.
+            Err(_) => self.sweep_soon(),
+            // What others had to leave while this import was running.
+            Ok(_) => self.sweep_leftovers(),
+        };
         result
     }
 

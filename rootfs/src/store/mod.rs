@@ -24,6 +24,8 @@ use std::{
     fs, io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 pub use image::Image;
@@ -111,6 +113,7 @@ impl Store {
                 .map_err(StoreError::io("make", path))
         };
         make(root)?;
+        let starting = store.lock_shared()?;
         let version = root.join("version");
         match fs::read_to_string(&version) {
             Ok(found) if found == VERSION => {}
@@ -130,13 +133,12 @@ impl Store {
             fs::write(temporary.path(), VERSION).map_err(StoreError::io("write", &version))?;
             temporary.persist(&version).map_err(|e| StoreError::io("write", &version)(e.error))?;
         }
-        if !is_empty(&store.tmp())? {
-            store.try_sweep()?;
-        }
+        drop(starting);
+        store.sweep_leftovers()?;
         Ok(store)
     }
 
-    /// All images, newest names first come last: in the order of their first names, nameless ones at the end.
+    /// All images: in the order of their first names, nameless ones at the end.
     ///
     /// # Errors
     /// A damaged or unreadable store.
@@ -190,7 +192,7 @@ impl Store {
             }
             names.write(&self.root)?;
         }
-        self.try_sweep()
+        self.sweep_soon()
     }
 
     /// Removes what no image needs: layers, unfinished imports, lock files. Waits until no import is running.
@@ -270,12 +272,34 @@ impl Store {
         }
     }
 
-    /// Sweeps if nobody else is at work. If somebody is, they will when they are done.
-    fn try_sweep(&self) -> Result<(), StoreError> {
+    /// Sweeps if there is anything in `tmp` and nobody else is at work.
+    fn sweep_leftovers(&self) -> Result<(), StoreError> {
+        if !is_empty(&self.tmp())? {
+            self.try_sweep()?;
+        }
+        Ok(())
+    }
+
+    /// Sweeps, or leaves word in `tmp` that it is to be done: by whoever opens the store or ends an import next.
+    fn sweep_soon(&self) -> Result<(), StoreError> {
+        let note = self.tmp().join("sweep");
+        fs::write(&note, "").map_err(StoreError::io("write", &note))?;
+        // A process that is just being started may hold a copy of a lock that was given back, until it has become its own program.
+        for _ in 0..20 {
+            if self.try_sweep()? {
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// Sweeps unless somebody else is at work; returns whether it did.
+    fn try_sweep(&self) -> Result<bool, StoreError> {
         let path = self.root.join("lock");
         match Lock::try_exclusive(&path).map_err(StoreError::io("lock", &path))? {
-            Some(_exclusive) => self.sweep(),
-            None => Ok(()),
+            Some(_exclusive) => self.sweep().map(|()| true),
+            None => Ok(false),
         }
     }
 

@@ -138,11 +138,16 @@ impl Drop for Mounted {
 /// Mounts the disk of an image, after fsck.
 pub fn mount(image: &Image) -> (tempfile::TempDir, Mounted) {
     let dir = tempfile::tempdir().unwrap();
-    let disk = dir.path().join("disk");
+    let mounted = mount_in(image, dir.path());
+    (dir, mounted)
+}
+
+/// The same, with the disk in `dir`, which outlives the mount.
+pub fn mount_in(image: &Image, dir: &Path) -> Mounted {
+    let disk = dir.join("disk");
     concatenate(image, &disk);
     fsck(&disk);
-    let mounted = Mounted::new(&disk, "erofs", "ro,loop");
-    (dir, mounted)
+    Mounted::new(&disk, "erofs", "ro,loop")
 }
 
 fn see(path: &Path) -> Seen {

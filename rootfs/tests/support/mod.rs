@@ -4,6 +4,9 @@
 pub mod archive;
 pub mod disk;
 pub mod layout;
+pub mod model;
+
+use std::path::Path;
 
 use bulkhead_rootfs::{Image, ImportError, Store};
 
@@ -15,7 +18,17 @@ pub struct Fixture {
 
 impl Fixture {
     pub fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::at(&std::env::temp_dir())
+    }
+
+    /// In memory where that is possible, for tests that make hundreds of stores.
+    pub fn quick() -> Self {
+        let memory = Path::new("/dev/shm");
+        if memory.is_dir() { Self::at(memory) } else { Self::new() }
+    }
+
+    fn at(parent: &Path) -> Self {
+        let dir = tempfile::tempdir_in(parent).unwrap();
         let store = Store::open(&dir.path().join("store")).unwrap();
         Self { dir, store }
     }
