@@ -12,6 +12,8 @@ mod guest;
 #[cfg(test)]
 mod kernel;
 #[cfg(test)]
+mod memory;
+#[cfg(test)]
 mod owner;
 #[cfg(test)]
 mod refusals;
