@@ -2,7 +2,7 @@
 
 pub use vm_memory::{
     Address, Bytes, GuestAddress, GuestMemory as GuestMemoryTrait, GuestMemoryRegion,
-    VolatileMemory,
+    VolatileMemory, VolatileSlice, volatile_memory::PtrGuardMut,
 };
 
 /// The guest's memory; cloning it shares it.

@@ -22,7 +22,7 @@ pub(super) const NEXT: u16 = 1;
 pub(super) const WRITE: u16 = 2;
 pub(super) const INDIRECT: u16 = 4;
 /// How long a test waits for what must come.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 type Subscriber = Arc<Mutex<dyn MutEventSubscriber + Send>>;
 
@@ -272,12 +272,6 @@ impl Driver {
             ring.used_index = ring.used_index.wrapping_add(1);
         }
         used
-    }
-
-    /// Makes [`Driver::used`] return its last `count` chains again.
-    pub(super) fn unsee(&mut self, queue: usize, count: usize) {
-        let ring = &mut self.rings[queue];
-        ring.used_index = ring.used_index.wrapping_sub(count as u16);
     }
 
     /// Waits until the device gave back `count` chains.

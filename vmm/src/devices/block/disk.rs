@@ -222,3 +222,20 @@ fn write_zeros(file: &File, mut position: u64, mut left: u64) -> io::Result<()> 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeros_are_written_where_the_file_system_does_not_make_them() {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&[7; 200_000], 0).unwrap();
+        write_zeros(&file, 1000, 150_000).unwrap();
+        let mut bytes = vec![0; 200_000];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        assert!(bytes[..1000].iter().chain(&bytes[151_000..]).all(|byte| *byte == 7));
+        assert!(bytes[1000..151_000].iter().all(|byte| *byte == 0));
+        assert_eq!(file.metadata().unwrap().len(), 200_000);
+    }
+}

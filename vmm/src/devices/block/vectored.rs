@@ -2,9 +2,7 @@
 
 use std::{fs::File, io, os::fd::AsRawFd};
 
-use vm_memory::VolatileSlice;
-
-use crate::devices::virtio::IoVectors;
+use crate::{devices::virtio::IoVectors, memory::VolatileSlice};
 
 /// Which way the bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

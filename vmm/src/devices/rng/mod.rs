@@ -5,13 +5,11 @@ mod tests;
 
 use std::sync::Arc;
 
-use vm_memory::VolatileSlice;
-
 use super::virtio::{
     ActivateError, Chain, DeviceKind, Event, Interrupt, QueueError, Resources, Running,
     VirtioDevice, Virtqueue, feature,
 };
-use crate::memory::GuestMemory;
+use crate::memory::{GuestMemory, VolatileSlice};
 
 /// At most this many bytes for one request; the driver asks again (virtio 1.3, 5.4.6.2: fewer than asked is allowed).
 const MAX_REQUEST: usize = 4096;

@@ -2,9 +2,8 @@
 //! Devices take the bytes as one stream, because a driver may cut it into descriptors as it likes (virtio 1.3, 2.7.4.1).
 
 use virtio_queue::DescriptorChain;
-use vm_memory::VolatileSlice;
 
-use crate::memory::{GuestAddress, GuestMemory, GuestMemoryTrait};
+use crate::memory::{GuestAddress, GuestMemory, GuestMemoryTrait, VolatileSlice};
 
 /// What is wrong with a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

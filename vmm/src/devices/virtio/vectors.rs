@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use vm_memory::{VolatileSlice, volatile_memory::PtrGuardMut};
+use crate::memory::{PtrGuardMut, VolatileSlice};
 
 /// The most pieces in one array.
 const CAPACITY: usize = 64;

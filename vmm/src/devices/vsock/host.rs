@@ -23,7 +23,7 @@ use rustix::{
 use super::table::Token;
 
 /// How long a host's connection may take to say where it wants to.
-const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest such line in bytes, with its newline: `CONNECT 4294967295\n` and some blanks.
 const GREETING: usize = 32;
 /// Events of one look.
@@ -93,12 +93,13 @@ pub(super) struct Watch<E: AsFd, L: AsFd> {
     epoll: E,
     listener: L,
     timer: OwnedFd,
+    timeout: Duration,
     deadlines: VecDeque<(Instant, Token)>,
 }
 
 impl<E: AsFd, L: AsFd> Watch<E, L> {
-    /// Begins to watch `listener`.
-    pub(super) fn new(epoll: E, listener: L) -> io::Result<Self> {
+    /// Begins to watch `listener`; its connections have `timeout` for their greetings.
+    pub(super) fn new(epoll: E, listener: L, timeout: Duration) -> io::Result<Self> {
         let timer = rustix::time::timerfd_create(
             TimerfdClockId::Monotonic,
             TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
@@ -106,7 +107,7 @@ impl<E: AsFd, L: AsFd> Watch<E, L> {
         let edge = EventFlags::IN | EventFlags::ET;
         epoll::add(&epoll, &timer, EventData::new_u64(Token::TIMER.encode()), edge)?;
         epoll::add(&epoll, &listener, EventData::new_u64(Token::LISTENER.encode()), edge)?;
-        Ok(Self { epoll, listener, timer, deadlines: VecDeque::new() })
+        Ok(Self { epoll, listener, timer, timeout, deadlines: VecDeque::new() })
     }
 
     /// Watches a connection's socket, edge-triggered.
@@ -140,9 +141,9 @@ impl<E: AsFd, L: AsFd> Watch<E, L> {
 
     /// Gives a new connection a time limit for its greeting.
     pub(super) fn limit(&mut self, token: Token) {
-        self.deadlines.push_back((Instant::now() + GREETING_TIMEOUT, token));
+        self.deadlines.push_back((Instant::now() + self.timeout, token));
         if self.deadlines.len() == 1 {
-            self.arm(GREETING_TIMEOUT);
+            self.arm(self.timeout);
         }
     }
 
@@ -174,5 +175,54 @@ impl<E: AsFd, L: AsFd> Drop for Watch<E, L> {
     fn drop(&mut self) {
         // The listening socket stays open for the next activation.
         let _ = epoll::delete(&self.epoll, &self.listener);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    use super::*;
+    use crate::devices::vsock::table::Table;
+
+    #[test]
+    fn connections_that_do_not_greet_in_time_expire_in_order() {
+        let directory = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(directory.path().join("socket")).unwrap();
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+        let mut watch = Watch::new(&epoll, &listener, Duration::from_millis(20)).unwrap();
+        let mut table = Table::<()>::default();
+        let tokens = [table.reserve().unwrap(), table.reserve().unwrap()];
+        for token in tokens {
+            watch.limit(token);
+        }
+        let mut expired = Vec::new();
+        while expired.len() < tokens.len() {
+            // The timer's event comes each time that it is armed anew.
+            let mut events =
+                [epoll::Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }];
+            assert_eq!(epoll::wait(&epoll, &mut events[..], None).unwrap(), 1);
+            let [epoll::Event { data, .. }] = events;
+            assert_eq!(Token::decode(data.u64()), Token::TIMER);
+            expired.extend(std::iter::from_fn(|| watch.expired()));
+        }
+        assert_eq!(expired, tokens);
+        assert_eq!(watch.expired(), None);
+    }
+
+    #[test]
+    fn a_greeting_is_one_short_line() {
+        let say = |line: &str, ended| {
+            let (mut ours, theirs) = UnixStream::pair().unwrap();
+            io::Write::write_all(&mut ours, line.as_bytes()).unwrap();
+            greeting(theirs, ended)
+        };
+        assert_eq!(say("CONNECT 1024\n", false), Greeting::Port(1024));
+        assert_eq!(say("CONNECT 4294967295 \r\nmore", true), Greeting::Port(u32::MAX));
+        assert_eq!(say("CONNECT 10", false), Greeting::Incomplete);
+        assert_eq!(say("CONNECT 10", true), Greeting::Bad);
+        assert_eq!(say("CONNECT +\n", false), Greeting::Bad);
+        assert_eq!(say("connect 1\n", false), Greeting::Bad);
+        assert_eq!(say("CONNECT 00000000000000000000000001\n", false), Greeting::Bad);
     }
 }

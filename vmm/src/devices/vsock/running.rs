@@ -4,7 +4,7 @@ use std::{collections::VecDeque, os::fd::OwnedFd, sync::Arc};
 
 use super::{
     Listener,
-    host::Watch,
+    host::{GREETING_TIMEOUT, Watch},
     packet::{Header, Key, Op},
     stream::Stream,
     table::{Table, Token},
@@ -70,7 +70,7 @@ impl RunningVsock {
         let Resources { memory, queues, interrupt, .. } = resources;
         let [rx, tx, events] =
             <[Virtqueue; 3]>::try_from(queues).map_err(|_| ActivateError::Queues(3))?;
-        let watch = Watch::new(epoll, listener.clone())?;
+        let watch = Watch::new(epoll, listener.clone(), GREETING_TIMEOUT)?;
         let engine = Engine {
             cid: u64::from(cid),
             listener,
