@@ -16,7 +16,7 @@ use super::{FromVmm, MAX_LINE, Request, RequestKind, ToVmm, VmConfig};
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The program could not be started.
-    #[error("cannot start {program}: {source}")]
+    #[error("cannot start {program}")]
     Spawn {
         /// The program.
         program: String,
@@ -24,10 +24,10 @@ pub enum ClientError {
         source: io::Error,
     },
     /// The socket failed.
-    #[error("the connection to the VMM failed: {0}")]
+    #[error("the connection to the VMM failed")]
     Io(#[from] io::Error),
     /// A line that is no message.
-    #[error("the VMM sent a line that cannot be understood: {0}")]
+    #[error("the VMM sent a line that cannot be understood")]
     Malformed(#[from] serde_json::Error),
     /// The VMM went away without saying how the machine ended.
     #[error("the VMM is gone")]
