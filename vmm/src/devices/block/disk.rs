@@ -61,7 +61,8 @@ impl Disk {
             return Err(BlockError::NoFile { id: id.clone() });
         }
         let mut files = Vec::with_capacity(paths.len());
-        let mut end = 0;
+        let too_large = || BlockError::TooLarge { id: id.clone() };
+        let mut end = 0u64;
         for (index, path) in paths.iter().enumerate() {
             let how = if *read_only { "for reading" } else { "for reading and writing" };
             let error =
@@ -86,9 +87,9 @@ impl Disk {
             if length > 0 {
                 files.push(Extent { file, start: end, length });
             }
-            end += length;
+            end = end.checked_add(length).ok_or_else(too_large)?;
         }
-        let length = end.next_multiple_of(SECTOR);
+        let length = end.checked_next_multiple_of(SECTOR).ok_or_else(too_large)?;
         Ok(Self { id: id.clone(), files, length, read_only: *read_only })
     }
 

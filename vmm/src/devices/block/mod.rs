@@ -81,6 +81,12 @@ pub enum BlockError {
         /// Its length in bytes.
         length: u64,
     },
+    /// The lengths of the files overflow.
+    #[error("disk {id}: its files have more than 2^64 bytes in all")]
+    TooLarge {
+        /// The disk.
+        id: String,
+    },
     /// The thread could not be made.
     #[error("disk {id}: cannot start its thread")]
     Thread {

@@ -89,7 +89,7 @@ impl Engine {
         // The guest may use the port again at once, whatever is left to deliver.
         self.table.unbind(key);
         if !is_left {
-            self.table.remove(token);
+            self.forget(token);
         }
     }
 

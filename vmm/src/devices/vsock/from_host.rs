@@ -53,7 +53,7 @@ impl Engine {
                     flags.intersects(EventFlags::HUP | EventFlags::ERR),
                 );
                 if stream.is_over() {
-                    self.table.remove(token);
+                    self.forget(token);
                 } else {
                     self.schedule(token);
                 }

@@ -127,7 +127,17 @@ impl Engine {
     /// Ends a stream at once, and tells the guest.
     pub(super) fn abort(&mut self, token: Token, key: Key) {
         self.table.unbind(key);
-        self.table.remove(token);
+        self.forget(token);
         self.refuse(key);
+    }
+
+    /// Closes what the token stands for. A guest that opens and resets streams without giving buffers must not leave their
+    /// turns behind.
+    pub(super) fn forget(&mut self, token: Token) {
+        if let Some(Entry::Stream(stream)) = self.table.remove(token)
+            && stream.queued
+        {
+            self.turns.retain(|turn| *turn != token);
+        }
     }
 }
