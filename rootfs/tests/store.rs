@@ -176,7 +176,7 @@ fn a_killed_import_leaves_nothing_that_the_next_open_does_not_sweep() {
 fn a_failed_import_leaves_the_layers_of_others() {
     let fixture = Fixture::new();
     let (good, bad) = (noise(1, 1), Archive::new().file("../x", b"").finish());
-    fixture.import(&[good.clone()]).unwrap();
+    fixture.import(std::slice::from_ref(&good)).unwrap();
     let before = fixture.leftovers();
     assert!(fixture.import(&[good, noise(2, 1), bad]).is_err());
     let mut after = fixture.leftovers();
@@ -224,7 +224,7 @@ fn the_store_is_private_and_of_one_version() {
 fn a_damaged_index_is_found() {
     let fixture = Fixture::new();
     let layer = noise(1, 1);
-    fixture.import(&[layer.clone()]).unwrap();
+    fixture.import(std::slice::from_ref(&layer)).unwrap();
     let index =
         fixture.dir.path().join("store/layers").join(Digest::of(&layer).hex()).join("index");
     let mut bytes = fs::read(&index).unwrap();

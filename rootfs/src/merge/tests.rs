@@ -1,5 +1,5 @@
 use super::*;
-use crate::layer::Content;
+use crate::layer::{Node, NodeKind};
 
 /// A layer from `(path, kind)`; parents come first.
 fn layer(entries: &[(&str, NodeKind)]) -> LayerIndex {

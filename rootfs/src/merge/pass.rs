@@ -1,148 +1,11 @@
-//! The tree of an image: its layers' trees put on top of each other (OCI image-spec, layer.md "Applying Changesets").
-//!
-//! Inside a layer, order means nothing: a layer's whiteouts hide what is below it, never what it brings itself. A path that goes through a symbolic
-//! link of a lower layer is resolved inside the image's root, as containerd does, after the layer's other entries are in place.
+//! One layer on its way into an image.
 
-use std::collections::BTreeMap;
-
+use super::{Body, File, FileId, IMPLIED, Image, MergeError, ROOT};
 use crate::{
-    layer::{Attributes, Content, LayerIndex, Node, NodeKind},
+    layer::{Attributes, Node, NodeKind},
     limits,
     path::display,
 };
-
-/// Number of a file of the image.
-pub(crate) type FileId = u32;
-
-/// The image's root.
-pub(crate) const ROOT: FileId = 0;
-
-/// The names of a directory, in the order that EROFS wants them: by their bytes.
-pub(crate) type Names<'a> = BTreeMap<&'a [u8], FileId>;
-
-/// A file of any type.
-#[derive(Debug)]
-pub(crate) struct File<'a> {
-    pub(crate) attributes: &'a Attributes,
-    pub(crate) body: Body<'a>,
-    /// The layer that brought it or changed it last.
-    pub(crate) layer: usize,
-}
-
-/// What a file is.
-#[derive(Debug)]
-pub(crate) enum Body<'a> {
-    Directory {
-        parent: FileId,
-        names: Names<'a>,
-    },
-    /// Content in the data blob of `File::layer`.
-    Regular(&'a Content),
-    Symlink(&'a [u8]),
-    Device {
-        block: bool,
-        rdev: u32,
-    },
-    Fifo,
-}
-
-impl Body<'_> {
-    fn directory(parent: FileId) -> Self {
-        Self::Directory { parent, names: Names::new() }
-    }
-}
-
-/// Why layers do not fit together.
-#[derive(Debug, thiserror::Error)]
-pub enum MergeError {
-    /// A path goes through a file of a lower layer.
-    #[error("entry \"{0}\": the path goes through something that is not a directory")]
-    NotDirectory(String),
-    /// A path that leads back into the layer's own symbolic links, or in a circle.
-    #[error(
-        "entry \"{0}\": the path goes through a symbolic link that leads through the layer's own links, or too many"
-    )]
-    Symlink(String),
-    /// A hard link to a file that no layer below has.
-    #[error("entry \"{path}\": the hard link's target \"{target}\" is in no layer below")]
-    LinkTarget {
-        /// The link.
-        path: String,
-        /// Its target.
-        target: String,
-    },
-    /// Two names of one layer turn out to be the same, by way of a symbolic link of a lower layer.
-    #[error(
-        "entry \"{0}\": the layer brings this file twice, once through a symbolic link of a lower layer"
-    )]
-    Duplicate(String),
-    /// An opaque whiteout behind a symbolic link.
-    #[error("entry \"{0}\": an opaque whiteout stands behind a symbolic link of a lower layer")]
-    Opaque(String),
-    /// Too many entries in all layers together.
-    #[error("the image has more than {0} entries")]
-    TooManyEntries(usize),
-}
-
-/// What an implied directory that no layer brings looks like (containerd and docker make it so).
-static IMPLIED: Attributes =
-    Attributes { mode: 0o755, uid: 0, gid: 0, mtime: 0, mtime_ns: 0, xattrs: Vec::new() };
-
-/// The image's files. Those that no name leads to any more are still there.
-#[derive(Debug)]
-pub(crate) struct Image<'a> {
-    pub(crate) files: Vec<File<'a>>,
-}
-
-impl<'a> Image<'a> {
-    /// An image without layers: an empty root.
-    pub(crate) fn new() -> Self {
-        Self { files: vec![File { attributes: &IMPLIED, body: Body::directory(ROOT), layer: 0 }] }
-    }
-
-    /// Puts the next layer, number `layer`, on top.
-    pub(crate) fn apply(&mut self, layer: usize, index: &'a LayerIndex) -> Result<(), MergeError> {
-        let nodes = &index.nodes;
-        if self.files.len() + nodes.len() > limits::IMAGE_ENTRIES {
-            return Err(MergeError::TooManyEntries(limits::IMAGE_ENTRIES));
-        }
-        let mut pass = Pass {
-            image: self,
-            nodes,
-            layer,
-            placed: vec![Placed::Not; nodes.len()],
-            through_links: false,
-        };
-        pass.run()?;
-        pass.through_links = true;
-        pass.run()?;
-        pass.links()
-    }
-
-    pub(crate) fn file(&self, id: FileId) -> Option<&File<'a>> {
-        self.files.get(id as usize)
-    }
-
-    fn names(&self, id: FileId) -> Option<&Names<'a>> {
-        match &self.file(id)?.body {
-            Body::Directory { names, .. } => Some(names),
-            _ => None,
-        }
-    }
-
-    fn names_mut(&mut self, id: FileId) -> Option<&mut Names<'a>> {
-        match &mut self.files.get_mut(id as usize)?.body {
-            Body::Directory { names, .. } => Some(names),
-            _ => None,
-        }
-    }
-
-    fn add(&mut self, file: File<'a>) -> FileId {
-        let id = u32::try_from(self.files.len()).unwrap_or(u32::MAX);
-        self.files.push(file);
-        id
-    }
-}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Placed {
@@ -152,8 +15,8 @@ enum Placed {
     Later,
 }
 
-/// One layer on its way into the image.
-struct Pass<'p, 'a> {
+/// The layer, and where its nodes have gone.
+pub(super) struct Pass<'p, 'a> {
     image: &'p mut Image<'a>,
     nodes: &'a [Node],
     layer: usize,
@@ -162,7 +25,19 @@ struct Pass<'p, 'a> {
     through_links: bool,
 }
 
-impl<'a> Pass<'_, 'a> {
+impl<'p, 'a> Pass<'p, 'a> {
+    pub(super) fn new(image: &'p mut Image<'a>, layer: usize, nodes: &'a [Node]) -> Self {
+        Self { image, nodes, layer, placed: vec![Placed::Not; nodes.len()], through_links: false }
+    }
+
+    /// Puts the layer on top.
+    pub(super) fn apply(mut self) -> Result<(), MergeError> {
+        self.run()?;
+        self.through_links = true;
+        self.run()?;
+        self.links()
+    }
+
     fn run(&mut self) -> Result<(), MergeError> {
         let nodes = self.nodes;
         for (i, node) in nodes.iter().enumerate() {
@@ -315,6 +190,9 @@ impl<'a> Pass<'_, 'a> {
                 continue;
             }
             let Some((id, own)) = self.existing(at, name) else {
+                if self.image.files.len() >= limits::IMAGE_ENTRIES {
+                    return Err(MergeError::TooManyEntries(limits::IMAGE_ENTRIES));
+                }
                 let id = self.image.add(File {
                     attributes: &IMPLIED,
                     body: Body::directory(at),
@@ -402,6 +280,3 @@ impl<'a> Pass<'_, 'a> {
         display(&names.join(&b'/'))
     }
 }
-
-#[cfg(test)]
-mod tests;
