@@ -22,6 +22,7 @@ use support::{
     Fixture,
     archive::{Archive, gzip},
     chain,
+    disk::{Mounted, can_mount},
     layout::Layout,
 };
 
@@ -218,6 +219,20 @@ fn the_store_is_private_and_of_one_version() {
     fs::write(root.join("version"), "9\n").unwrap();
     let line = chain(&Store::open(&root).unwrap_err());
     assert!(line.contains("version \"9\"") && line.contains("another directory"), "{line}");
+}
+
+#[test]
+fn a_full_disk_is_told_in_time() {
+    if !can_mount() {
+        return;
+    }
+    let fixture = Fixture::new();
+    let full = Mounted::new("bulkhead-test".as_ref(), "tmpfs", "size=100m");
+    let store = Store::open(&full.path().join("store")).unwrap();
+    let source = Layout::new(&[noise(1, 1)]).write(&fixture.dir.path().join("layout"));
+    let line = chain(&store.import(&source, None, &()).map(|image| image.id).unwrap_err());
+    assert!(line.contains("f1-0") && line.contains("bytes left"), "{line}");
+    assert!(fs::read_dir(full.path().join("store/layers")).unwrap().next().is_none());
 }
 
 #[test]
