@@ -1,5 +1,9 @@
 //! Device rules as an eBPF program of type `BPF_PROG_TYPE_CGROUP_DEVICE`. For every kind of access the last rule that
-//! names the device wins, as with the device lists of cgroup v1; what no rule names is denied.
+//! names the device wins, as with the device lists of cgroup v1; what no rule names is denied. All of that is resolved
+//! here: the program finds the device and has one mask for it. A rule after the other, which is simpler, takes the
+//! kernel's verifier ten times as long.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     error::Error,
@@ -16,68 +20,112 @@ pub(super) struct Instruction {
     immediate: i32,
 }
 
-const ALL_ACCESS: i32 = MKNOD | READ | WRITE;
-const MKNOD: i32 = 1;
-const READ: i32 = 2;
-const WRITE: i32 = 4;
+/// What a process may do with a device: some of the three bits.
+type Access = u8;
 
-/// Registers: the result, the context, a scratch one, and the context's parts.
-const R0: u8 = 0;
+const MKNOD: Access = 1;
+const READ: Access = 2;
+const WRITE: Access = 4;
+const ALL_ACCESS: Access = MKNOD | READ | WRITE;
+
+/// More rules, or more devices that they name, are refused.
+const MAX_RULES: usize = 1024;
+
+/// Registers: the result, the context, and what is taken out of it.
+const RESULT: u8 = 0;
 const CONTEXT: u8 = 1;
-const SCRATCH: u8 = 1;
 const TYPE: u8 = 2;
 const ACCESS: u8 = 3;
-const MAJOR: u8 = 4;
+const DEVICE: u8 = 4;
 const MINOR: u8 = 5;
 
+/// A device's number as the kernel keeps it: 12 bits of major, 20 of minor.
+const MINOR_BITS: u32 = 20;
+
+/// A rule for one kind of devices.
+#[derive(Debug, Clone, Copy)]
+struct Rule {
+    allow: bool,
+    major: Option<u32>,
+    minor: Option<u32>,
+    access: Access,
+}
+
 /// Devices that every container may use, as runc's `AllowedDevices`: any node may be made; these may be opened.
-const DEFAULTS: [(DeviceType, Option<i64>, Option<i64>, &str); 11] = [
-    (DeviceType::Character, None, None, "m"),
-    (DeviceType::Block, None, None, "m"),
-    (DeviceType::Character, Some(1), Some(3), "rwm"),
-    (DeviceType::Character, Some(1), Some(5), "rwm"),
-    (DeviceType::Character, Some(1), Some(7), "rwm"),
-    (DeviceType::Character, Some(1), Some(8), "rwm"),
-    (DeviceType::Character, Some(1), Some(9), "rwm"),
-    (DeviceType::Character, Some(5), Some(0), "rwm"),
-    (DeviceType::Character, Some(5), Some(1), "rwm"),
-    (DeviceType::Character, Some(5), Some(2), "rwm"),
-    (DeviceType::Character, Some(136), None, "rwm"),
+const DEFAULT_CHARACTER: [(u32, Option<u32>); 9] = [
+    (1, Some(3)),
+    (1, Some(5)),
+    (1, Some(7)),
+    (1, Some(8)),
+    (1, Some(9)),
+    (5, Some(0)),
+    (5, Some(1)),
+    (5, Some(2)),
+    (136, None),
 ];
 
 /// The program for these rules and the default ones; `None` when everything is allowed.
 pub(super) fn compile(rules: &[DeviceRule]) -> Result<Option<Vec<Instruction>>, Error> {
-    if rules.last().is_some_and(allows_everything) {
+    let (block, character) =
+        (of_kind(rules, DeviceType::Block)?, of_kind(rules, DeviceType::Character)?);
+    let (block, character) = (table(&block)?, table(&character)?);
+    if block.is_open() && character.is_open() {
         return Ok(None);
     }
     let mut program = prologue();
-    for (kind, major, minor, access) in DEFAULTS.iter().rev() {
-        block(&mut program, true, *kind, *major, *minor, parse_access(access)?)?;
+    let block = block.code();
+    let past = i16::try_from(block.len()).map_err(|_| too_many(block.len()))?;
+    // Block devices have type 1, character devices 2.
+    program.push(instruction(0x56, TYPE, 0, past, 1));
+    program.extend(block);
+    program.extend(character.code());
+    Ok(Some(program))
+}
+
+/// The rules that are about one kind of devices, in order, and the default ones.
+fn of_kind(rules: &[DeviceRule], kind: DeviceType) -> Result<Vec<Rule>, Error> {
+    if rules.len() > MAX_RULES {
+        return Err(too_many(rules.len()));
     }
-    for rule in rules.iter().rev() {
+    let mut all = Vec::with_capacity(rules.len() + 10);
+    for rule in rules {
         let access = match rule.access.as_deref() {
             None | Some("") => ALL_ACCESS,
             Some(text) => parse_access(text)?,
         };
-        let number = |number: Option<i64>| number.filter(|number| *number >= 0);
-        let kind = rule.kind.unwrap_or(DeviceType::All);
-        block(&mut program, rule.allow, kind, number(rule.major), number(rule.minor), access)?;
+        if matches!(rule.kind, None | Some(DeviceType::All)) || rule.kind == Some(kind) {
+            let major = number(rule.major, 32 - MINOR_BITS)?;
+            let minor = number(rule.minor, MINOR_BITS)?;
+            all.push(Rule { allow: rule.allow, major, minor, access });
+        }
     }
-    program.extend([set(R0, 0), exit()]);
-    Ok(Some(program))
+    all.push(Rule { allow: true, major: None, minor: None, access: MKNOD });
+    if kind == DeviceType::Character {
+        all.extend(DEFAULT_CHARACTER.map(|(major, minor)| Rule {
+            allow: true,
+            major: Some(major),
+            minor,
+            access: ALL_ACCESS,
+        }));
+    }
+    Ok(all)
 }
 
-fn allows_everything(rule: &DeviceRule) -> bool {
-    rule.allow
-        && matches!(rule.kind, None | Some(DeviceType::All))
-        && rule.major.is_none_or(|major| major < 0)
-        && rule.minor.is_none_or(|minor| minor < 0)
-        && rule.access.as_deref().is_none_or(|text| {
-            text.is_empty() || ["r", "w", "m"].iter().all(|letter| text.contains(letter))
-        })
+fn number(number: Option<i64>, bits: u32) -> Result<Option<u32>, Error> {
+    match number {
+        Some(number) if number >= 0 => match u32::try_from(number) {
+            Ok(small) if small < 1 << bits => Ok(Some(small)),
+            _ => Err(Error::invalid(
+                "linux.resources.devices number",
+                number,
+                "majors are under 4096 and minors under 1048576",
+            )),
+        },
+        _ => Ok(None),
+    }
 }
 
-fn parse_access(text: &str) -> Result<i32, Error> {
+fn parse_access(text: &str) -> Result<Access, Error> {
     text.bytes().try_fold(0, |bits, letter| match letter {
         b'r' => Ok(bits | READ),
         b'w' => Ok(bits | WRITE),
@@ -90,62 +138,130 @@ fn parse_access(text: &str) -> Result<i32, Error> {
     })
 }
 
+fn too_many(count: usize) -> Error {
+    Error::invalid("linux.resources.devices of this many rules or devices", count, "1024 are taken")
+}
+
+/// What is allowed with the devices of one kind, from the most to the least specific.
+#[derive(Debug)]
+struct Table {
+    devices: BTreeMap<(u32, u32), Access>,
+    majors: BTreeMap<u32, Access>,
+    minors: BTreeMap<u32, Access>,
+    others: Access,
+}
+
+/// What the rules allow with a device; `None` is a number that no rule names.
+fn allowed(rules: &[Rule], major: Option<u32>, minor: Option<u32>) -> Access {
+    let names = |wanted: Option<u32>, number| wanted.is_none() || wanted == number;
+    rules.iter().filter(|rule| names(rule.major, major) && names(rule.minor, minor)).fold(
+        0,
+        |access, rule| if rule.allow { access | rule.access } else { access & !rule.access },
+    )
+}
+
+fn table(rules: &[Rule]) -> Result<Table, Error> {
+    let majors: BTreeSet<_> = rules.iter().filter_map(|rule| rule.major).collect();
+    let minors: BTreeSet<_> =
+        rules.iter().filter(|rule| rule.major.is_none()).filter_map(|rule| rule.minor).collect();
+    let mut devices: BTreeSet<_> =
+        rules.iter().filter_map(|rule| rule.major.zip(rule.minor)).collect();
+    if devices.len() + majors.len().saturating_mul(minors.len()) > MAX_RULES {
+        return Err(too_many(devices.len() + majors.len().saturating_mul(minors.len())));
+    }
+    devices.extend(majors.iter().flat_map(|major| minors.iter().map(|minor| (*major, *minor))));
+    let others = allowed(rules, None, None);
+    let majors: BTreeMap<_, _> = majors
+        .into_iter()
+        .map(|major| (major, allowed(rules, Some(major), None)))
+        // Without rules for minors of all majors, what is not found is one of the others.
+        .filter(|(_, access)| *access != others || !minors.is_empty())
+        .collect();
+    let devices = devices
+        .into_iter()
+        .map(|(major, minor)| ((major, minor), allowed(rules, Some(major), Some(minor))))
+        .filter(|((major, _), access)| access != majors.get(major).unwrap_or(&others))
+        .collect();
+    let minors =
+        minors.into_iter().map(|minor| (minor, allowed(rules, None, Some(minor)))).collect();
+    Ok(Table { devices, majors, minors, others })
+}
+
+impl Table {
+    /// Everything is allowed.
+    fn is_open(&self) -> bool {
+        let all = [&self.majors, &self.minors].into_iter().flat_map(BTreeMap::values);
+        all.chain(self.devices.values()).chain([&self.others]).all(|access| *access == ALL_ACCESS)
+    }
+
+    /// Compares the device with those of the table and goes to the end that its access has.
+    fn code(&self) -> Vec<Instruction> {
+        let mut tests = Vec::new();
+        for ((major, minor), access) in &self.devices {
+            tests.push((DEVICE, major << MINOR_BITS | minor, *access));
+        }
+        let by_major = tests.len();
+        for (major, access) in &self.majors {
+            tests.push((DEVICE, *major, *access));
+        }
+        for (minor, access) in &self.minors {
+            tests.push((MINOR, *minor, *access));
+        }
+        let mut ends = vec![self.others];
+        for (.., access) in &tests {
+            if !ends.contains(access) {
+                ends.push(*access);
+            }
+        }
+        let bodies: Vec<_> = ends.iter().map(|access| end(*access)).collect();
+        let shift = usize::from(!self.majors.is_empty());
+        let mut code = Vec::new();
+        for (at, (register, value, access)) in tests.iter().enumerate() {
+            if at == by_major && shift == 1 {
+                // From here on the major alone.
+                code.push(instruction(0x74, DEVICE, 0, 0, MINOR_BITS.cast_signed()));
+            }
+            let shifted = usize::from(at < by_major) * shift;
+            let which = ends.iter().position(|end| end == access).unwrap_or(0);
+            let before: usize = bodies.iter().take(which).map(Vec::len).sum();
+            let distance = tests.len() - at - 1 + shifted + before;
+            // A table has at most 2048 entries and 8 ends.
+            let distance = i16::try_from(distance).unwrap_or(i16::MAX);
+            code.push(instruction(0x16, *register, 0, distance, value.cast_signed()));
+        }
+        code.extend(bodies.concat());
+        code
+    }
+}
+
+/// Allows when nothing but this access is asked for.
+fn end(access: Access) -> Vec<Instruction> {
+    match access {
+        0 => vec![set(RESULT, 0), exit()],
+        ALL_ACCESS => vec![set(RESULT, 1), exit()],
+        access => vec![
+            set(RESULT, 0),
+            instruction(0x46, ACCESS, 0, 1, i32::from(ALL_ACCESS & !access)),
+            set(RESULT, 1),
+            exit(),
+        ],
+    }
+}
+
 fn prologue() -> Vec<Instruction> {
     vec![
         // struct bpf_cgroup_dev_ctx: access << 16 | type, major, minor.
-        load(TYPE, 0),
-        load(MAJOR, 4),
-        load(MINOR, 8),
+        instruction(0x61, TYPE, CONTEXT, 0, 0),
+        instruction(0x61, DEVICE, CONTEXT, 4, 0),
+        instruction(0x61, MINOR, CONTEXT, 8, 0),
+        // Access out of the upper half, type out of the lower one.
         instruction(0xbc, ACCESS, TYPE, 0, 0),
         instruction(0x74, ACCESS, 0, 0, 16),
         instruction(0x54, TYPE, 0, 0, 0xffff),
+        // Major and minor together.
+        instruction(0x64, DEVICE, 0, 0, MINOR_BITS.cast_signed()),
+        instruction(0x4c, DEVICE, MINOR, 0, 0),
     ]
-}
-
-/// One rule: falls through to the next when it does not decide.
-fn block(
-    program: &mut Vec<Instruction>,
-    allow: bool,
-    kind: DeviceType,
-    major: Option<i64>,
-    minor: Option<i64>,
-    access: i32,
-) -> Result<(), Error> {
-    let mut body = Vec::new();
-    if allow {
-        // What this rule allows need not be asked for any more.
-        body.push(instruction(0x54, ACCESS, 0, 0, !access));
-        body.push(instruction(0x55, ACCESS, 0, 2, 0));
-        body.extend([set(R0, 1), exit()]);
-    } else {
-        body.push(instruction(0xbc, SCRATCH, ACCESS, 0, 0));
-        body.push(instruction(0x54, SCRATCH, 0, 0, access));
-        body.push(instruction(0x15, SCRATCH, 0, 2, 0));
-        body.extend([set(R0, 0), exit()]);
-    }
-    let kind = match kind {
-        DeviceType::All => None,
-        DeviceType::Block => Some(1),
-        DeviceType::Character => Some(2),
-        DeviceType::Fifo => return Ok(()),
-    };
-    for (register, wanted) in [(MINOR, minor), (MAJOR, major), (TYPE, kind)] {
-        if let Some(wanted) = wanted {
-            let wanted = u32::try_from(wanted).map_err(|_| {
-                Error::invalid("linux.resources.devices number", wanted, "32 bits are wanted")
-            })?;
-            // A body has at most 8 instructions.
-            let past = i16::try_from(body.len()).unwrap_or(i16::MAX);
-            body.insert(0, instruction(0x56, register, 0, past, wanted.cast_signed()));
-        }
-    }
-    program.append(&mut body);
-    Ok(())
-}
-
-/// `BPF_LDX | BPF_MEM | BPF_W` from the context.
-fn load(register: u8, offset: i16) -> Instruction {
-    instruction(0x61, register, CONTEXT, offset, 0)
 }
 
 /// `BPF_ALU64 | BPF_MOV | BPF_K`.
@@ -162,86 +278,5 @@ fn instruction(code: u8, to: u8, from: u8, offset: i16, immediate: i32) -> Instr
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A small interpreter of the instructions above.
-    fn allowed(program: &[Instruction], kind: u32, access: i32, major: u32, minor: u32) -> bool {
-        let context = [access.cast_unsigned() << 16 | kind, major, minor];
-        let mut r = [0_u32; 6];
-        let mut at = 0;
-        loop {
-            let i = program[at];
-            at += 1;
-            let (to, from) = (usize::from(i.registers & 15), usize::from(i.registers >> 4));
-            let value = i.immediate.cast_unsigned();
-            let skip = usize::try_from(i.offset).unwrap();
-            match i.code {
-                0x61 => r[to] = context[skip / 4],
-                0xb7 => r[to] = value,
-                0xbc => r[to] = r[from],
-                0x54 => r[to] &= value,
-                0x74 => r[to] >>= value,
-                0x15 if r[to] == value => at += skip,
-                0x55 | 0x56 if r[to] != value => at += skip,
-                0x15 | 0x55 | 0x56 => {}
-                0x95 => return r[0] == 1,
-                code => panic!("instruction {code:#x}"),
-            }
-        }
-    }
-
-    fn rules(json: &str) -> Vec<DeviceRule> {
-        serde_json::from_str(json).unwrap()
-    }
-
-    const CHARACTER: u32 = 2;
-    const BLOCK: u32 = 1;
-
-    #[test]
-    fn the_default_devices_and_no_others() {
-        let program = compile(&rules(r#"[{"allow": false, "access": "rwm"}]"#)).unwrap().unwrap();
-        assert!(allowed(&program, CHARACTER, READ | WRITE, 1, 3));
-        assert!(allowed(&program, CHARACTER, READ | WRITE, 136, 7));
-        assert!(allowed(&program, BLOCK, MKNOD, 8, 0));
-        assert!(!allowed(&program, BLOCK, READ, 8, 0));
-        assert!(!allowed(&program, BLOCK, MKNOD | READ, 8, 0));
-        assert!(!allowed(&program, CHARACTER, READ, 1, 1));
-    }
-
-    #[test]
-    fn the_last_rule_wins_for_each_kind_of_access() {
-        let program = compile(&rules(
-            r#"[{"allow": true, "access": "rwm"}, {"allow": false, "type": "b", "major": 8, "access": "w"},
-                {"allow": true, "type": "b", "major": 8, "minor": 1, "access": "w"}]"#,
-        ))
-        .unwrap()
-        .unwrap();
-        assert!(allowed(&program, BLOCK, READ, 8, 0));
-        assert!(!allowed(&program, BLOCK, WRITE, 8, 0));
-        assert!(!allowed(&program, BLOCK, READ | WRITE, 8, 0));
-        assert!(allowed(&program, BLOCK, READ | WRITE, 8, 1));
-        assert!(allowed(&program, BLOCK, READ | WRITE, 9, 0));
-    }
-
-    #[test]
-    fn two_rules_add_up() {
-        let program = compile(&rules(
-            r#"[{"allow": false, "access": "rwm"}, {"allow": true, "type": "c", "major": 10, "access": "r"},
-                {"allow": true, "type": "c", "major": 10, "access": "w"}]"#,
-        ))
-        .unwrap()
-        .unwrap();
-        assert!(allowed(&program, CHARACTER, READ | WRITE, 10, 200));
-    }
-
-    #[test]
-    fn everything_needs_no_program() {
-        assert!(
-            compile(&rules(r#"[{"allow": true, "type": "a", "access": "rwm"}]"#))
-                .unwrap()
-                .is_none()
-        );
-        assert!(compile(&rules(r#"[{"allow": true, "access": "x"}]"#)).is_err());
-    }
-}
+#[path = "device_tests.rs"]
+mod tests;

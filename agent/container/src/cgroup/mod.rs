@@ -57,14 +57,15 @@ impl Hierarchy {
     pub fn open(path: &str, missing_is_error: bool) -> Result<Self, Error> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(path, flags, Mode::empty()).map_err(at("open", path))?;
-        let text = read(root.as_fd(), "cgroup.controllers")
-            .map_err(at("read", format_args!("{path}/cgroup.controllers")))?;
-        Ok(Self {
-            root,
-            available: Controllers::parse(&text),
-            enabled: Cell::default(),
-            missing_is_error,
-        })
+        let available = if missing_is_error {
+            // The kernel says so when one is wanted that it does not have.
+            Controllers::all()
+        } else {
+            let text = read(root.as_fd(), "cgroup.controllers")
+                .map_err(at("read", format_args!("{path}/cgroup.controllers")))?;
+            Controllers::parse(&text)
+        };
+        Ok(Self { root, available, enabled: Cell::default(), missing_is_error })
     }
 
     /// Makes a container's group with its limits, empty as yet. Returns a line for each limit that had to be left out.

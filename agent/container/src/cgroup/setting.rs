@@ -58,6 +58,10 @@ impl Controllers {
         text.split_whitespace().fold(Self::default(), Self::with)
     }
 
+    pub(super) fn all() -> Self {
+        NAMES.into_iter().fold(Self::default(), Self::with)
+    }
+
     pub(super) fn of(settings: &[Setting]) -> Self {
         settings.iter().fold(Self::default(), |set, setting| set.with(setting.controller))
     }

@@ -22,12 +22,18 @@ pub(crate) fn mask(paths: &[String]) -> Result<(), Error> {
             "it is not the null device in this container",
         ));
     }
+    let mut empty: Option<&str> = None;
     for path in paths {
         let masked = match rustix::mount::mount_bind("/dev/null", path) {
-            Err(Errno::NOTDIR) => {
-                let data = c"nr_blocks=1,nr_inodes=1";
-                rustix::mount::mount("tmpfs", path, "tmpfs", MountFlags::RDONLY, data)
-            }
+            Err(Errno::NOTDIR) => match empty {
+                // One empty file system serves for all.
+                Some(empty) => rustix::mount::mount_bind(empty, path),
+                None => {
+                    let data = c"nr_blocks=1,nr_inodes=1";
+                    rustix::mount::mount("tmpfs", path, "tmpfs", MountFlags::RDONLY, data)
+                        .map(|()| empty = Some(path))
+                }
+            },
             masked => masked,
         };
         match masked {
