@@ -1,4 +1,4 @@
-//! Import of a layer beside `tar -x` of the same layer, in the same run: `cargo bench -p bulkhead-rootfs [-- --json FILE] [-- --rounds N]`.
+//! Import of a layer beside `tar -x` of the same layer, in the same run: `cargo bench -p bulkhead-rootfs [-- --json FILE] [--rounds N] [--dir DIR]`.
 //!
 //! The layer is made here, the same on every machine: file sizes as in a distribution's image, text that compresses about as well as programs
 //! do. MB/s are megabytes of the uncompressed layer. An import ends with everything durable on disk (fsync); `tar -x` does not wait for that, so a
@@ -39,7 +39,7 @@ impl Random {
     }
 }
 
-/// Many small files, few big ones: two thirds below 16 KiB, a few of megabytes.
+/// Many small files, few big ones: four of five below 16 KiB, one of two hundred of megabytes.
 fn layer() -> (Vec<u8>, usize) {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let words: Vec<Vec<u8>> = (0..4096)
@@ -50,11 +50,11 @@ fn layer() -> (Vec<u8>, usize) {
     let mut builder = tar::Builder::new(Vec::new());
     let (mut total, mut files) = (0, 0);
     while total < CONTENT {
-        let size = match random.below(100) {
-            0..66 => random.below(16 << 10),
-            66..95 => random.below(128 << 10),
-            95..99 => random.below(1 << 20),
-            _ => random.below(24 << 20),
+        let size = match random.below(200) {
+            0..160 => random.below(16 << 10),
+            160..190 => random.below(64 << 10),
+            190..199 => random.below(512 << 10),
+            _ => random.below(4 << 20),
         };
         let size = usize::try_from(size).unwrap();
         let mut data = Vec::with_capacity(size + 16);
@@ -165,7 +165,10 @@ fn main() {
         |name: &str| arguments.iter().position(|a| a == name).and_then(|i| arguments.get(i + 1));
     let rounds: usize =
         value("--rounds").map_or(5, |n| n.parse().expect("--rounds takes a number"));
-    let dir = tempfile::Builder::new().prefix("bulkhead-bench-").tempdir_in(".").unwrap();
+    let dir = {
+        let parent = value("--dir").map_or_else(std::env::temp_dir, PathBuf::from);
+        tempfile::Builder::new().prefix("bulkhead-bench-").tempdir_in(parent).unwrap()
+    };
     let root = dir.path().canonicalize().unwrap();
     let (layer, files) = layer();
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(6));
