@@ -133,10 +133,9 @@ impl Running {
         signal_process(self.child.id(), signal);
     }
 
-    /// Waits for its end, and for the ends of its output.
+    /// Waits for its end, and for the ends of its output. Its standard input stays as it is.
     #[track_caller]
     pub fn wait(mut self) -> Outcome {
-        self.stdin = None;
         let deadline = Instant::now() + PATIENCE;
         let status = loop {
             if let Some(status) = self.child.try_wait().expect("it can be waited for") {

@@ -5,18 +5,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::FlockOperation;
+use rustix::{fs::FlockOperation, process::geteuid};
 use sha2::{Digest, Sha256};
 
-use super::{Image, ImageError, Name, build, resolve};
+use super::{Image, ImageError, Name, build, packages, resolve};
 
 /// The sources that decide what is in an image: a change of them makes another key.
-const RECIPE: [&str; 6] = [
+const RECIPE: [&str; 7] = [
     include_str!("catalogue.rs"),
     include_str!("debian.rs"),
     include_str!("entry.rs"),
     include_str!("layer.rs"),
     include_str!("layout.rs"),
+    include_str!("packages.rs"),
     include_str!("zoo.rs"),
 ];
 
@@ -25,6 +26,17 @@ const RECIPE: [&str; 6] = [
 /// # Errors
 /// [`ImageError`].
 pub fn cached(name: Name) -> Result<PathBuf, ImageError> {
+    match made_of_packages(name) {
+        // There is no index of packages yet, or it names files that the archive no longer has.
+        Err(ImageError::Program { .. }) if geteuid().is_root() => {
+            packages::refresh()?;
+            made_of_packages(name)
+        }
+        made => made,
+    }
+}
+
+fn made_of_packages(name: Name) -> Result<PathBuf, ImageError> {
     let packages = resolve(&name.packages())?;
     let versions: String =
         packages.iter().map(|package| format!("{} {}\n", package.file, package.hash)).collect();

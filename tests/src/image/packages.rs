@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use rustix::{fs::FlockOperation, process::geteuid};
+use rustix::fs::FlockOperation;
 
 use super::{Entry, ImageError, Kind};
 
@@ -22,20 +22,21 @@ pub struct Package {
     pub hash: String,
 }
 
-/// Asks apt which files these packages are; fetches apt's index first where there is none and we are root.
+/// Fetches apt's index of packages.
+///
+/// # Errors
+/// [`ImageError::Program`].
+pub(super) fn refresh() -> Result<(), ImageError> {
+    eprintln!("images: fetching the package index");
+    run(apt(Path::new("/")).args(["-q", "update"])).map(drop)
+}
+
+/// Asks apt which files these packages are, by the index that is there.
 ///
 /// # Errors
 /// [`ImageError::Program`].
 pub fn resolve(names: &[&str]) -> Result<Vec<Package>, ImageError> {
-    let ask = || run(apt(Path::new("/")).args(["download", "--print-uris"]).args(names));
-    let printed = match ask() {
-        Err(_) if geteuid().is_root() => {
-            eprintln!("images: fetching the package index");
-            run(apt(Path::new("/")).args(["-q", "update"]))?;
-            ask()?
-        }
-        other => other?,
-    };
+    let printed = run(apt(Path::new("/")).args(["download", "--print-uris"]).args(names))?;
     let mut packages: Vec<_> = printed
         .lines()
         .filter_map(|line| {
