@@ -8,7 +8,7 @@ readonly here
 readonly tarball=/usr/src/linux-source-6.1.tar.xz
 readonly cache=${XDG_CACHE_HOME:-$HOME/.cache}/bulkhead/kernel
 # Lines that make prints for this configuration; only the progress display depends on it.
-readonly expected_steps=1460
+readonly expected_steps=1440
 
 output=
 keep=0
