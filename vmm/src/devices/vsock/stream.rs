@@ -80,7 +80,7 @@ pub(super) struct Stream {
     response_due: bool,
     /// The guest asked for the credit.
     update_due: bool,
-    /// The guest was asked for its credit and did not answer yet.
+    /// The guest was asked for its credit since it had some.
     asked: bool,
     /// The flags of the last SHUTDOWN that was sent.
     told: u32,
@@ -120,7 +120,8 @@ impl Stream {
     /// Takes the credit that any packet of the guest carries.
     pub(super) fn heard(&mut self, header: &Header) {
         self.credit.heard(header.buf_alloc, header.fwd_cnt);
-        self.asked = false;
+        // An answer that there is no room must not be answered by asking again: a guest says by itself when it has read.
+        self.asked &= self.credit.available() == 0;
     }
 
     /// Takes a packet of the guest; `data` has the header and `header.len` bytes after it.

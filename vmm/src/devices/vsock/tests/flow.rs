@@ -23,8 +23,8 @@ fn a_guest_that_cannot_hold_more_gets_no_more_until_it_says_so() {
         if round < 3 {
             guest.expect(KEY, Op::CreditRequest);
             guest.expect_silence();
+            // It answers that there is no room, and is not asked again.
             guest.send(KEY, Op::CreditUpdate, 0, got.len() as u32 - GUEST_BUFFER, &[]);
-            guest.expect(KEY, Op::CreditRequest);
             guest.expect_silence();
         }
         guest.send(KEY, Op::CreditUpdate, 0, got.len() as u32, &[]);
