@@ -96,13 +96,10 @@ fn run_machine(cli: &Cli, started: u64, owner: &mut Option<Owner>) -> Result<End
         }
     };
     machine.stop();
+    // Before KVM takes its time to free the machine.
+    supervisor.lock().unwrap_or_else(PoisonError::into_inner).finish(&end);
     if cli.timeline {
         print_counters(&machine);
-    }
-    let mut owner = supervisor.lock().unwrap_or_else(PoisonError::into_inner).take_owner();
-    if let Some(owner) = &mut owner {
-        // Before KVM takes its time to free the machine.
-        owner.finish(&end);
     }
     Ok(end)
 }

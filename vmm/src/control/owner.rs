@@ -114,9 +114,12 @@ impl Supervisor {
         Self { machine, notices, owner, watch }
     }
 
-    /// Gives the owner back, for the last message.
-    pub fn take_owner(&mut self) -> Option<Owner> {
-        self.owner.take()
+    /// Tells what was not told yet, and how the machine ended.
+    pub fn finish(&mut self, end: &End) {
+        self.tell_marks();
+        if let Some(mut owner) = self.owner.take() {
+            owner.finish(end);
+        }
     }
 
     fn tell_marks(&mut self) {
