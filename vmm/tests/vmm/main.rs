@@ -6,6 +6,8 @@ mod assist;
 #[cfg(test)]
 mod control;
 #[cfg(test)]
+mod detection;
+#[cfg(test)]
 mod ends;
 #[cfg(test)]
 mod guest;
