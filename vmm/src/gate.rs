@@ -9,9 +9,13 @@ use std::{
     os::unix::thread::JoinHandleExt,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
+    time::Duration,
 };
 
 use crate::vcpu::kick_signal;
+
+/// How long a thread may take to notice a kick before it gets another.
+const URGE_AGAIN: Duration = Duration::from_millis(20);
 
 /// What the threads are to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,10 +79,16 @@ impl Gate {
         }
     }
 
-    fn wait_until(&self, reached: impl Fn(&State) -> bool) {
+    /// Waits until `reached`, and calls `urge` first and then again and again: a thread may be about to wait for the reader of
+    /// its console, where an earlier kick has no effect.
+    fn wait_until(&self, reached: impl Fn(&State) -> bool, urge: impl Fn()) {
         let mut state = self.lock();
         while !reached(&state) {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            urge();
+            state = self
+                .changed
+                .wait_timeout(state, URGE_AGAIN)
+                .map_or_else(|poisoned| poisoned.into_inner().0, |(state, _)| state);
         }
     }
 
@@ -104,15 +114,13 @@ impl Threads {
     /// Stops the guest between two instructions; returns when no vCPU runs any more. Nothing to do when it is paused already.
     pub fn pause(&self) {
         self.gate.set(Wanted::Pause);
-        self.kick();
-        self.gate.wait_until(|state| state.parked >= state.present);
+        self.gate.wait_until(|state| state.parked >= state.present, || self.kick());
     }
 
     /// Ends the guest between two instructions; returns when no vCPU runs any more.
     pub fn stop(&self) {
         self.gate.set(Wanted::Stop);
-        self.kick();
-        self.gate.wait_until(|state| state.present == 0);
+        self.gate.wait_until(|state| state.present == 0, || self.kick());
     }
 
     /// Lets the guest go on. Nothing to do when it runs.

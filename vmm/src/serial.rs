@@ -1,8 +1,9 @@
 //! The serial port, for debugging: what the guest writes to COM1 goes to a file or to standard output. It has no input.
 
 use std::{
-    fs::OpenOptions,
+    fs::{File, OpenOptions},
     io::{self, Write},
+    os::fd::AsFd,
     sync::{Mutex, PoisonError},
 };
 
@@ -29,7 +30,25 @@ pub enum SerialError {
 
 /// The serial port's registers.
 pub struct SerialPort {
-    uart: Mutex<Serial<Interrupt, NoEvents, Box<dyn Write + Send>>>,
+    uart: Mutex<Serial<Interrupt, NoEvents, Output>>,
+}
+
+/// Where the bytes go. A write that waits for a reader ends when its thread is kicked, so that a machine whose output nobody
+/// reads can still be paused and stopped.
+struct Output(File);
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).map_err(|error| match error.kind() {
+            // `write_all` would try again for ever.
+            io::ErrorKind::Interrupted => io::ErrorKind::WouldBlock.into(),
+            _ => error,
+        })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 struct Interrupt(EventFd);
@@ -48,20 +67,21 @@ impl SerialPort {
     /// # Errors
     /// [`SerialError`].
     pub fn new(output: &SerialOutput) -> Result<(Self, EventFd), SerialError> {
-        let writer: Box<dyn Write + Send> = match output {
-            SerialOutput::Stdout => Box::new(io::stdout()),
-            SerialOutput::File(path) => {
-                let open = OpenOptions::new().create(true).append(true).open(path);
-                Box::new(open.map_err(|source| SerialError::Open {
-                    path: path.display().to_string(),
-                    source,
-                })?)
-            }
+        let (opened, path) = match output {
+            SerialOutput::Stdout => (
+                io::stdout().as_fd().try_clone_to_owned().map(File::from),
+                "standard output".into(),
+            ),
+            SerialOutput::File(path) => (
+                OpenOptions::new().create(true).append(true).open(path),
+                path.display().to_string(),
+            ),
         };
+        let file = opened.map_err(|source| SerialError::Open { path, source })?;
         let event =
             EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).map_err(SerialError::Event)?;
         let ours = event.try_clone().map_err(SerialError::Event)?;
-        Ok((Self { uart: Mutex::new(Serial::new(Interrupt(ours), writer)) }, event))
+        Ok((Self { uart: Mutex::new(Serial::new(Interrupt(ours), Output(file))) }, event))
     }
 
     /// Reads register `offset`.

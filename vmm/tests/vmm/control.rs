@@ -2,16 +2,20 @@
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    os::unix::net::UnixStream,
+    os::{fd::AsRawFd, unix::net::UnixStream},
     process::{Child, Command, Stdio},
     thread,
     time::Duration,
 };
 
-use bulkhead_vmm::api::{Counters, End, FromVmm, Messages, RequestKind, Response, Vmm};
+use bulkhead_vmm::api::{
+    Counters, End, FromVmm, Messages, RequestKind, Response, SerialOutput, Vmm,
+};
 
 use crate::guest::{Guest, guest, kvm, program, until_end};
 
+// Fills its console for ever.
+guest!(chatter, "mov edx, 0x3f8; mov al, 46; 2: out dx, al; jmp 2b");
 // Leaves KVM for ever: its exits show that it runs.
 guest!(busy, "2: in al, 0x80; jmp 2b");
 
@@ -150,4 +154,29 @@ fn signals_end_the_machine_in_good_order() {
         assert_eq!(child.wait().unwrap().code(), Some(0), "{signal}");
         assert!(!guest.path("control").exists(), "{signal}");
     }
+}
+
+#[test]
+fn a_console_that_nobody_reads_does_not_keep_the_machine_from_pausing_and_stopping() {
+    if !kvm() {
+        return;
+    }
+    let guest = Guest::new(chatter());
+    let mut config = guest.config();
+    config.serial = Some(SerialOutput::Stdout);
+    let (reader, writer) = std::io::pipe().unwrap();
+    let (mut vmm, mut messages) =
+        Vmm::spawn(program(), &config, writer.into(), Stdio::null()).unwrap();
+    // SAFETY: the descriptor is open; the call only asks for the pipe's size.
+    let size = unsafe { libc::fcntl(reader.as_raw_fd(), libc::F_GETPIPE_SZ) };
+    let mut held = 0;
+    while held < size {
+        // SAFETY: the descriptor is open and the pointer is to an int of ours.
+        unsafe { libc::ioctl(reader.as_raw_fd(), libc::FIONREAD, &raw mut held) };
+        thread::sleep(Duration::from_millis(5));
+    }
+    ask(&mut vmm, &mut messages, RequestKind::Pause);
+    ask(&mut vmm, &mut messages, RequestKind::Resume);
+    ask(&mut vmm, &mut messages, RequestKind::Stop);
+    assert_eq!(until_end(&mut messages).end, End::Stopped);
 }

@@ -79,12 +79,21 @@ fn what_only_the_making_of_the_machine_finds_is_named_too() {
             format!(r#"{{"id": "a", "files": ["{0}", "{0}"], "read_only": true}}"#, path.display());
         format!(r#"{{"kernel": "{kernel}", "memory_mib": 64, "disks": [{disk}]}}"#)
     };
+    let mut compressed = vec![0; 2048];
+    compressed[0x202..0x206].copy_from_slice(b"HdrS");
+    fs::write(guest.path("bzImage"), compressed).unwrap();
+    let compressed = guest.path("bzImage");
+    let compressed = compressed.display();
     let console = r#""serial": {"file": "/nonexistent/console"}"#;
     let big = File::create(guest.path("big")).unwrap();
     big.set_len(80 << 20).unwrap();
     let initrd = guest.path("big");
     let initrd = initrd.display();
     for (config, words) in [
+        (
+            format!(r#"{{"kernel": "{compressed}", "memory_mib": 64, "backend": "software"}}"#),
+            vec!["bzImage", "use the ELF vmlinux"],
+        ),
         (disk("missing"), vec!["missing"]),
         (disk("odd"), vec!["odd", "512"]),
         (
