@@ -22,7 +22,7 @@ use bulkhead_rootfs::{Digest, Source, Store};
 use serde_json::{Value, json};
 
 /// Bytes of file content in the layer.
-const CONTENT: usize = 256 << 20;
+const CONTENT: usize = 128 << 20;
 
 struct Random(u64);
 
@@ -164,7 +164,7 @@ fn main() {
     let value =
         |name: &str| arguments.iter().position(|a| a == name).and_then(|i| arguments.get(i + 1));
     let rounds: usize =
-        value("--rounds").map_or(5, |n| n.parse().expect("--rounds takes a number"));
+        value("--rounds").map_or(3, |n| n.parse().expect("--rounds takes a number"));
     let dir = {
         let parent = value("--dir").map_or_else(std::env::temp_dir, PathBuf::from);
         tempfile::Builder::new().prefix("bulkhead-bench-").tempdir_in(parent).unwrap()
