@@ -6,11 +6,15 @@
 #[allow(dead_code)]
 mod support;
 
-use std::{io::Read, path::PathBuf};
+use std::{
+    io::{Read, Write},
+    path::PathBuf,
+};
 
 use bulkhead_protocol::{ExitStatus, Lower, Root, Stdio, Upper};
 use bulkhead_vmm::api::{End, Mark};
-use support::{Agent, erofs, ext4, make_root, parts, shell};
+use serde_json::json;
+use support::{Agent, all, erofs, ext4, make_root, parts, process, shell};
 
 fn layers(upper: Upper) -> Root {
     Root::Layers { lower: Lower::Erofs { device: PathBuf::from("/dev/vda") }, upper }
@@ -46,6 +50,65 @@ fn a_container_from_disks() {
     println!(
         "guest-kernel instructions: entry to init {}, init to container {}",
         guest.instructions(Mark::KernelEntry, Mark::InitExec),
+        guest.instructions(Mark::InitExec, Mark::ContainerExec)
+    );
+    assert_eq!(end, End::PowerOff);
+}
+
+/// Limits, terminals and joining processes, in a root whose writes stay in memory.
+#[test]
+fn a_container_in_memory() {
+    let Some(mut agent) = boot() else { return };
+    let mut spec = shell("sleep 1000");
+    spec["linux"]["resources"] = json!({
+        "memory": {"limit": 8 << 20, "swap": 8 << 20}, "pids": {"limit": 20},
+        "cpu": {"shares": 512, "quota": 50000, "period": 100_000},
+        "devices": [{"allow": false, "access": "rwm"}],
+    });
+    spec["linux"]["seccomp"] = json!({
+        "defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"],
+        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28}],
+    });
+    spec["process"]["env"].as_array_mut().unwrap().push(json!("HOME=/root"));
+    agent.create_in("c", spec, layers(Upper::Tmpfs), Stdio::default()).unwrap();
+    agent.start_container("c").unwrap();
+
+    let script = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max /sys/fs/cgroup/cpu.max /sys/fs/cgroup/cpu.weight; \
+        mknod /tmp/disk b 254 0 && head -c 1 /tmp/disk; mkdir /tmp/new; grep -c lo: /proc/net/dev; hostname; exit 9";
+    agent.exec("c", "look", process(&["sh", "-c", script]), all(10)).unwrap();
+    let (mut out, mut err) = (String::new(), String::new());
+    agent.stream(10).read_to_string(&mut out).unwrap();
+    agent.stream(11).read_to_string(&mut err).unwrap();
+    assert_eq!(out, "8388608\n20\n50000 100000\n20\n1\ninside\n", "{err}");
+    assert!(err.contains("/tmp/disk: Operation not permitted"), "{err}");
+    assert!(err.contains("No space left on device"), "{err}");
+    assert_eq!(agent.wait("c", Some("look")).status, ExitStatus::Code(9));
+
+    let mut terminal = process(&["sh", "-c", "tty; stty size; read x; echo got $x"]);
+    terminal["terminal"] = json!(true);
+    terminal["consoleSize"] = json!({"height": 11, "width": 22});
+    let stdio = Stdio { main: Some(20), stdin: true, stderr: None };
+    agent.exec("c", "tty", terminal, stdio).unwrap();
+    let mut stream = agent.stream(20);
+    stream.write_all(b"typed\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert!(
+        text.contains("/dev/pts/0") && text.contains("11 22") && text.contains("got typed"),
+        "{text}"
+    );
+
+    // More than the limit, in memory that is a file's.
+    let script = "head -c 100000000 /dev/zero > /dev/shm/big";
+    agent.exec("c", "eat", process(&["sh", "-c", script]), Stdio::default()).unwrap();
+    let eaten = agent.wait("c", Some("eat"));
+    assert!(eaten.status != ExitStatus::Code(0), "{eaten:?}");
+    agent.kill("c", 9, true).unwrap();
+    assert_eq!(agent.wait("c", None).status, ExitStatus::Signal(9));
+    agent.delete("c").unwrap();
+    let (end, guest) = agent.power_off();
+    println!(
+        "guest-kernel instructions: init to container, in memory {}",
         guest.instructions(Mark::InitExec, Mark::ContainerExec)
     );
     assert_eq!(end, End::PowerOff);

@@ -3,7 +3,7 @@
 use super::*;
 
 fn run(filter: &Filter, arch: u32, number: u32, args: [u64; 6]) -> u32 {
-    let mut data = vec![0; 64];
+    let mut data = [0; 64];
     data[0..4].copy_from_slice(&number.to_le_bytes());
     data[4..8].copy_from_slice(&arch.to_le_bytes());
     for (index, value) in args.iter().enumerate() {
