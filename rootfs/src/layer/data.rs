@@ -247,3 +247,6 @@ fn is_zero(bytes: &[u8]) -> bool {
     blocks.iter().all(|block| block.iter().fold(0, |all, byte| all | byte) == 0)
         && rest.iter().all(|byte| *byte == 0)
 }
+
+#[cfg(test)]
+mod tests;
