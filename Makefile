@@ -2,8 +2,10 @@
 
 CARGO ?= cargo
 OUT := target/release
-AGENT_TARGET := x86_64-unknown-linux-gnu
-AGENT := target/agent/$(AGENT_TARGET)/agent/bulkhead-agent
+TARGET := x86_64-unknown-linux-gnu
+# Static: the agent has no libraries in its guest, and the others start with fewer pages of memory.
+STATIC := RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --quiet --locked --target $(TARGET) --target-dir target/static
+PROGRAMS := bulkhead bulkhead-vmm
 PREFIX ?= /usr
 
 # gcc and make: crates that hold C; the kernel's own are named in guest-kernel/build.sh; cpio: the guest's RAM disk;
@@ -36,15 +38,18 @@ kernel:
 	@guest-kernel/build.sh --output $(OUT)/vmlinux
 
 agent: packages
-	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --quiet --locked --profile agent -p bulkhead-agent --target $(AGENT_TARGET) --target-dir target/agent
+	$(STATIC) --profile agent -p bulkhead-agent
 	@mkdir -p $(OUT)
-	@agent/pack-initrd.sh $(AGENT) $(OUT)/bulkhead-initrd.cpio
+	@agent/pack-initrd.sh target/static/$(TARGET)/agent/bulkhead-agent $(OUT)/bulkhead-initrd.cpio
 
 programs: packages
-	$(CARGO) build --quiet --locked --release -p bulkhead-vmm -p bulkhead
+	$(STATIC) --release $(PROGRAMS:%=-p %)
+	@mkdir -p $(OUT)
+	@for p in $(PROGRAMS); do cp target/static/$(TARGET)/release/$$p $(OUT)/.$$p.new && mv $(OUT)/.$$p.new $(OUT)/$$p; done
 
 test: build
 	@$(call install_packages,$(TEST_PACKAGES))
+	BULKHEAD_VMM=$(CURDIR)/$(OUT)/bulkhead-vmm BULKHEAD_KERNEL=$(CURDIR)/$(OUT)/vmlinux BULKHEAD_INITRD=$(CURDIR)/$(OUT)/bulkhead-initrd.cpio \
 	$(CARGO) test --locked --workspace
 
 demo: build
