@@ -7,6 +7,7 @@ mod entry;
 mod layer;
 mod layout;
 mod packages;
+mod reader;
 mod tree;
 mod zoo;
 

@@ -3,13 +3,16 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    io::{self, Read},
+    io,
 };
 
 use bulkhead_probe::{FileLine, escape, hex};
 use sha2::{Digest, Sha256};
 
-use super::Image;
+use super::{
+    Image,
+    reader::{Member, members},
+};
 
 /// A file: which of the tree's nodes a path names is what makes hard links.
 #[derive(Debug, Clone)]
@@ -34,23 +37,21 @@ pub fn tree_of(image: &Image) -> io::Result<Vec<FileLine>> {
     for layer in &image.layers {
         // Whiteouts speak of the layers below, wherever they stand in the archive.
         let mut above: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
-        let mut archive = tar::Archive::new(layer.tar.as_slice());
-        for member in archive.entries()? {
-            let mut member = member?;
-            let path = clean(&member.path_bytes());
+        for member in members(&layer.tar)? {
+            let path = clean(&member.path);
             let (parent, name) = split(&path);
             if name == b".wh..wh..opq" {
                 paths.retain(|path, _| !is_below(path, parent));
             } else if let Some(gone) = name.strip_prefix(b".wh.") {
                 let gone = join(parent, gone);
                 paths.retain(|path, _| *path != gone && !is_below(path, &gone));
-            } else if member.header().entry_type() == tar::EntryType::Link {
-                let target = clean(&member.link_name_bytes().unwrap_or_default());
+            } else if member.flag == b'1' {
+                let target = clean(&member.link);
                 let node = above.get(&target).or_else(|| paths.get(&target)).copied();
                 let missing = || io::Error::other(format!("no target {}", escape(&target)));
                 above.insert(path, node.ok_or_else(missing)?);
             } else {
-                nodes.push(read_node(&mut member)?);
+                nodes.push(node_of(member)?);
                 above.insert(path, nodes.len() - 1);
             }
         }
@@ -75,70 +76,39 @@ pub fn tree_of(image: &Image) -> io::Result<Vec<FileLine>> {
     Ok(paths.iter().map(line).collect())
 }
 
-fn read_node(member: &mut tar::Entry<'_, &[u8]>) -> io::Result<Node> {
-    let mut xattrs = BTreeMap::new();
-    let mut pax = HashMap::new();
-    if let Some(records) = member.pax_extensions()? {
-        for record in records {
-            let record = record?;
-            let key = String::from_utf8_lossy(record.key_bytes()).into_owned();
-            if let Some(name) = key.strip_prefix("SCHILY.xattr.") {
-                xattrs.insert(name.to_owned(), record.value_bytes().to_vec());
-            } else {
-                pax.insert(key, String::from_utf8_lossy(record.value_bytes()).into_owned());
-            }
-        }
-    }
-    let header = member.header().clone();
-    let id = |key: &str, plain: io::Result<u64>| -> io::Result<u32> {
-        let value = match pax.get(key) {
-            Some(text) => text.parse().map_err(io::Error::other)?,
-            None => plain?,
-        };
-        u32::try_from(value).map_err(io::Error::other)
+fn node_of(member: Member<'_>) -> io::Result<Node> {
+    let device = format!("{}:{}", member.device.0, member.device.1);
+    let (kind, size, content) = match member.flag {
+        b'5' => ('d', 0, "-".to_owned()),
+        b'2' => ('l', member.link.len() as u64, escape(&member.link)),
+        b'6' => ('p', 0, "-".to_owned()),
+        b'3' => ('c', 0, device),
+        b'4' => ('b', 0, device),
+        b'0' | b'S' => ('f', member.size, checksum(&member)),
+        flag => return Err(io::Error::other(format!("a member of type {flag}"))),
     };
-    let (uid, gid) = (id("uid", header.uid())?, id("gid", header.gid())?);
-    let mtime = match pax.get("mtime") {
-        Some(text) => decimal(text)?,
-        None => (i64::try_from(header.mtime()?).map_err(io::Error::other)?, 0),
-    };
-    let device = || -> io::Result<String> {
-        let part = |number: Option<u32>| number.unwrap_or_default();
-        Ok(format!("{}:{}", part(header.device_major()?), part(header.device_minor()?)))
-    };
-    let (kind, size, content) = match header.entry_type() {
-        tar::EntryType::Directory => ('d', 0, "-".to_owned()),
-        tar::EntryType::Symlink => {
-            let target = member.link_name_bytes().unwrap_or_default().into_owned();
-            ('l', target.len() as u64, escape(&target))
-        }
-        tar::EntryType::Fifo => ('p', 0, "-".to_owned()),
-        tar::EntryType::Char => ('c', 0, device()?),
-        tar::EntryType::Block => ('b', 0, device()?),
-        _ => {
-            let mut hash = Sha256::new();
-            let mut size = 0;
-            let mut chunk = vec![0; 256 << 10];
-            loop {
-                let length = member.read(&mut chunk)?;
-                if length == 0 {
-                    break;
-                }
-                size += length as u64;
-                hash.update(&chunk[..length]);
-            }
-            ('f', size, hex(&hash.finalize()))
-        }
-    };
-    let mode = if kind == 'l' { 0o777 } else { header.mode()? & 0o7777 };
+    let Member { mode, uid, gid, mtime, xattrs, .. } = member;
+    // The permissions of a symbolic link are always these.
+    let mode = if kind == 'l' { 0o777 } else { mode };
     Ok(Node { kind, mode, uid, gid, size, mtime, content, xattrs })
 }
 
-/// A PAX time: seconds with decimals.
-fn decimal(text: &str) -> io::Result<(i64, u32)> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let nanoseconds = format!("{fraction:0<9}")[..9].parse().map_err(io::Error::other)?;
-    Ok((whole.parse().map_err(io::Error::other)?, nanoseconds))
+/// The SHA-256 of a file with its holes.
+fn checksum(member: &Member<'_>) -> String {
+    let mut hash = Sha256::new();
+    let zeros = [0; 64 << 10];
+    let mut at = 0;
+    let end = (member.size, [].as_slice());
+    for (offset, bytes) in member.pieces.iter().copied().chain([end]) {
+        while at < offset {
+            let some = usize::try_from(offset - at).unwrap_or(usize::MAX).min(zeros.len());
+            hash.update(&zeros[..some]);
+            at += some as u64;
+        }
+        hash.update(bytes);
+        at += bytes.len() as u64;
+    }
+    hex(&hash.finalize())
 }
 
 fn clean(path: &[u8]) -> Vec<u8> {

@@ -45,15 +45,14 @@ echo random=$(head -c 8 /dev/urandom | wc -c)
 echo zero=$(head -c 8 /dev/zero | od -An -tx1)
 echo full=$(can sh -c 'echo x > /dev/full')
 echo fd=$(readlink /dev/fd) stdin=$(readlink /dev/stdin)
-echo kcore=$(can head -c 1 /proc/kcore | head -c 20)
-echo kcore_bytes=$(wc -c < /proc/kcore)
+echo kcore_bytes=$(cat /proc/kcore 2>/dev/null | wc -c)
 echo firmware=$(ls /sys/firmware 2>/dev/null | wc -l)
 echo write_sysctl=$(can sh -c 'echo x > /proc/sys/kernel/hostname')
 echo write_sysrq=$(can sh -c 'echo h > /proc/sysrq-trigger')
 echo write_sys=$(can mkdir /sys/fs/cgroup/x)
 echo mount_tmpfs=$(can mount -t tmpfs none /mnt)
 echo set_hostname=$(can hostname other)
-echo set_time=$(can date -s @0)
+date -s @0 >/dev/null 2>&1
 echo make_null=$(can mknod /tmp/null c 1 3)
 echo read_made_null=$(can cat /tmp/null)
 echo make_disk=$(can mknod /tmp/vda b 254 0)
@@ -67,7 +66,9 @@ echo memory_limit=$(cat /sys/fs/cgroup/memory.max)
 echo cpu_limit=$(cat /sys/fs/cgroup/cpu.max)
 echo loopback=$(cat /sys/class/net/lo/operstate 2>/dev/null)
 echo kernel=$(uname -r)
-echo leaked_descriptors=$(ls -l /proc/$$/fd | grep -cv -e 'pipe:' -e 'socket:' -e '/dev/null' -e total)
+ls /proc/1/fd > /tmp/descriptors
+echo descriptors=$(cat /tmp/descriptors)
+echo streams=$(ls -l /proc/1/fd | sed 's/.*->//')
 echo date_year=$(date +%Y)
 echo end=end
 "#;
@@ -152,7 +153,7 @@ fn a_container_looks_as_dockers_does() {
     // 256 MiB, less a thirty-second and 16 MiB.
     check("memory_limit", &(232u64 << 20).to_string());
     check("cpu_limit", "100000 100000");
-    check("leaked_descriptors", "0");
+    check("descriptors", "0 1 2");
     let host_kernel = rustix::system::uname();
     assert_ne!(
         seen["kernel"],
