@@ -50,7 +50,7 @@ pub fn probe() -> &'static Path {
         let target = "x86_64-unknown-linux-gnu";
         let directory = env::var_os("CARGO_TARGET_DIR")
             .map_or_else(|| root().join("target"), PathBuf::from)
-            .join("probe");
+            .join("static");
         let status = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
             .args(["build", "--quiet", "--locked", "--release", "-p", "bulkhead-probe"])
             .args(["--bin", "probe", "--target", target, "--target-dir"])

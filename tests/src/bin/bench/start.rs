@@ -4,7 +4,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
 };
 
@@ -72,26 +72,51 @@ pub(crate) fn measure(report: &mut Report, runs: u8) {
 }
 
 fn sizes(report: &mut Report) {
-    let agent = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../target/agent/x86_64-unknown-linux-gnu/agent/bulkhead-agent");
+    let initrd = binary("bulkhead-initrd.cpio");
     for (figure, path) in [
-        ("agent", agent),
-        ("guest kernel (ELF vmlinux)", guest_kernel()),
-        ("guest root image (RAM disk with the agent)", binary("bulkhead-initrd.cpio")),
+        ("guest kernel", guest_kernel()),
+        ("guest root image", initrd.clone()),
         ("bulkhead-vmm", binary("bulkhead-vmm")),
         ("bulkhead", binary("bulkhead")),
     ] {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         match fs::metadata(&path) {
             #[allow(clippy::cast_precision_loss, reason = "files are small")]
-            Ok(metadata) => report.add(
-                &format!("size: {figure}"),
-                Unit::Bytes,
-                &[metadata.len() as f64],
-                &format!("the file {name}"),
-            ),
-            Err(error) => report.fail(&format!("size: {figure}"), &format!("{name}: {error}")),
+            Ok(metadata) => {
+                let how = format!("the file {name}");
+                report.add(&format!("size, {figure}"), Unit::Bytes, &[metadata.len() as f64], &how);
+            }
+            Err(error) => report.fail(&format!("size, {figure}"), &format!("{name}: {error}")),
         }
+    }
+    match fs::read(&initrd).ok().and_then(|archive| agent_size(&archive)) {
+        Some(size) => {
+            report.add("size, agent", Unit::Bytes, &[size], "/init in the guest root image")
+        }
+        None => report.fail("size, agent", "there is no /init in the guest root image"),
+    }
+}
+
+/// The size of `init` in a cpio archive (cpio(5), "newc": 6 bytes of magic, 13 numbers of 8 hexadecimal digits, the name).
+fn agent_size(archive: &[u8]) -> Option<f64> {
+    let mut at = 0;
+    loop {
+        let header = archive.get(at..at + 110)?;
+        let number = |index: usize| {
+            let digits = header.get(6 + 8 * index..14 + 8 * index)?;
+            usize::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+        };
+        let (size, name_size) = (number(6)?, number(11)?);
+        let name = archive.get(at + 110..at + 110 + name_size)?;
+        if matches!(name, b"init\0" | b"./init\0") {
+            #[allow(clippy::cast_precision_loss, reason = "an agent is small")]
+            return Some(size as f64);
+        }
+        if name == b"TRAILER!!!\0" {
+            return None;
+        }
+        let data = (at + 110 + name_size).next_multiple_of(4);
+        at = (data + size).next_multiple_of(4);
     }
 }
 
@@ -173,6 +198,28 @@ fn beyond_guest(smaps: &str) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_agent_is_found_in_an_archive() {
+        let member = |name: &str, data: &[u8]| {
+            let mut bytes = b"070701".to_vec();
+            for field in [0, 0, 0, 0, 0, 0, data.len(), 0, 0, 0, 0, name.len() + 1, 0] {
+                bytes.extend(format!("{field:08x}").into_bytes());
+            }
+            bytes.extend(name.as_bytes());
+            bytes.push(0);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+            bytes.extend(data);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+            bytes
+        };
+        let end = member("TRAILER!!!", b"");
+        let archive =
+            [member("dev/console", b""), member("init", &[7; 1001]), end.clone()].concat();
+        assert_eq!(agent_size(&archive), Some(1001.0));
+        assert_eq!(agent_size(&end), None);
+        assert_eq!(agent_size(b"no archive"), None);
+    }
 
     #[test]
     fn guest_memory_is_not_counted() {
