@@ -93,9 +93,7 @@ impl Relay {
             if side != Side::Socket || !flags.intersects(EventFlags::OUT | EventFlags::ERR) {
                 return Next::Wait;
             }
-            if !matches!(rustix::net::sockopt::socket_error(&self.socket), Ok(Ok(()))) {
-                return Next::Close;
-            }
+            // If it never came about, the first write says so.
             self.connected = true;
         }
         if side == Side::Input && flags.contains(EventFlags::ERR) {
@@ -104,11 +102,26 @@ impl Relay {
         let input = self.turn_input(space);
         let output = self.turn_output(space);
         if self.input.is_none() && self.output.is_none() && self.to_monitor.is_empty() {
+            self.drain(space);
             Next::Close
         } else if input == Flow::More || output == Flow::More {
             Next::Again
         } else {
             Next::Wait
+        }
+    }
+
+    /// Takes what the monitor has sent for nobody: a Unix socket that is closed with something to read tells the other side
+    /// of a reset instead of an end.
+    fn drain(&mut self, space: &mut Vec<u8>) {
+        // It may be gone, or shut down already.
+        let _ = rustix::net::shutdown(&self.socket, Shutdown::Read);
+        loop {
+            space.clear();
+            match rustix::io::read(&self.socket, rustix::buffer::spare_capacity(space)) {
+                Ok(0) | Err(_) => break,
+                Ok(_) => {}
+            }
         }
     }
 

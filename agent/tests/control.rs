@@ -311,3 +311,18 @@ fn nothing_outlives_the_agent() {
     assert_eq!(agent.hang_up(), Some(0));
     assert!(!fs::exists(format!("/proc/{pid}")).unwrap());
 }
+
+/// What `syscalls.sh` counts.
+#[test]
+fn a_container_as_docker_makes_it() {
+    if !can_run() {
+        return;
+    }
+    let mut agent = Agent::start_as_first();
+    let root = agent.root("root");
+    let mut spec = spec(&["/bin/true"]);
+    spec["process"]["env"].as_array_mut().unwrap().push(json!("HOME=/root"));
+    agent.create("c", spec, &root, all(1)).unwrap();
+    agent.start_container("c").unwrap();
+    assert_eq!(agent.wait("c", None).status, ExitStatus::Code(0));
+}

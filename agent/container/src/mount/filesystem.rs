@@ -34,6 +34,8 @@ struct Mount {
     kind: Kind,
     options: Options,
     data: CString,
+    /// It lies in an empty file system that was mounted before it, where its mount point cannot be yet.
+    in_fresh: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -56,7 +58,13 @@ impl Plan {
     /// # Errors
     /// [`Error::Invalid`] for a mount that cannot be.
     pub(crate) fn new(mounts: &[spec::Mount]) -> Result<Self, Error> {
-        let mounts = mounts.iter().map(Mount::new).collect::<Result<_, _>>()?;
+        let mut mounts: Vec<_> = mounts.iter().map(Mount::new).collect::<Result<_, _>>()?;
+        for at in 1..mounts.len() {
+            let (before, rest) = mounts.split_at_mut(at);
+            if let Some(mount) = rest.first_mut() {
+                mount.in_fresh = before.iter().any(|outer| outer.is_fresh_above(mount));
+            }
+        }
         Ok(Self { mounts })
     }
 
@@ -138,7 +146,15 @@ impl Mount {
         let text = if mount.kind.as_deref() == Some("cgroup") { "" } else { options.data.as_str() };
         let data = CString::new(text)
             .map_err(|_| Error::invalid("mount options", &options.data, "they hold a zero byte"))?;
-        Ok(Self { destination, kind, options, data })
+        Ok(Self { destination, kind, options, data, in_fresh: false })
+    }
+
+    fn is_fresh_above(&self, inner: &Mount) -> bool {
+        matches!(&self.kind, Kind::New { kind, .. } if kind == "tmpfs")
+            && inner
+                .destination
+                .strip_prefix(&self.destination)
+                .is_some_and(|rest| rest.starts_with('/'))
     }
 
     fn is_late_read_only(&self) -> bool {
@@ -219,6 +235,9 @@ impl Mount {
             rustix::process::fchdir(&on)?;
             rustix::mount::mount(source, ".", kind, flags, &*self.data)
         };
+        if self.in_fresh {
+            path::make(&self.destination, PointKind::Directory)?;
+        }
         match create() {
             Err(Errno::NOENT) => {
                 path::make(&self.destination, PointKind::Directory)?;

@@ -157,6 +157,5 @@ fn exists(path: &Path) -> bool {
 pub(crate) fn enter(path: &Path) -> Result<(), Error> {
     rustix::process::chdir(path).map_err(at("enter", path.display()))?;
     rustix::process::pivot_root(".", ".").map_err(at("make a root of", path.display()))?;
-    rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(at("leave", "the old root"))?;
-    rustix::process::chdir("/").map_err(at("enter", "the new root"))
+    rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(at("leave", "the old root"))
 }
