@@ -9,12 +9,13 @@ mod support;
 use std::{
     io::{Read, Write},
     path::PathBuf,
+    process::Command,
 };
 
 use bulkhead_protocol::{ExitStatus, Lower, Root, Stdio, Upper};
 use bulkhead_vmm::api::{End, Mark};
 use serde_json::json;
-use support::{Agent, all, erofs, ext4, make_root, parts, process, shell};
+use support::{Agent, Guest, all, erofs, ext4, make_root, parts, process, shell};
 
 fn layers(upper: Upper) -> Root {
     Root::Layers { lower: Lower::Erofs { device: PathBuf::from("/dev/vda") }, upper }
@@ -53,6 +54,30 @@ fn a_container_from_disks() {
         guest.instructions(Mark::InitExec, Mark::ContainerExec)
     );
     assert_eq!(end, End::PowerOff);
+    // What was written is on the disk, which was let go of in good order.
+    let disk = agent.dir.path().join("upper");
+    let check = Command::new("e2fsck").arg("-fn").arg(&disk).output().unwrap();
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
+    let find = Command::new("debugfs").args(["-R", "cat /upper/file"]).arg(&disk).output().unwrap();
+    assert_eq!(find.stdout, b"x\n");
+}
+
+#[test]
+fn a_monitor_that_goes_away_ends_the_guest() {
+    let Some(mut agent) = boot() else { return };
+    let stdio = Stdio { main: Some(1), stdin: true, stderr: None };
+    agent.create_in("c", shell("trap '' TERM; sleep 1000"), layers(Upper::None), stdio).unwrap();
+    agent.start_container("c").unwrap();
+    agent.close();
+    assert_eq!(agent.ended().0, End::PowerOff);
+}
+
+#[test]
+fn nobody_to_connect_to_is_a_panic() {
+    let Some(parts) = parts() else { return };
+    let dir = tempfile::TempDir::new().unwrap();
+    let mut guest = Guest::boot(parts, &dir.path().join("agent"), &[]);
+    assert_eq!(guest.end(), End::Panic);
 }
 
 /// Limits, terminals and joining processes, in a root whose writes stay in memory.

@@ -265,8 +265,13 @@ impl Agent {
 
     /// Closes the control connection and returns the agent's exit code.
     pub fn hang_up(mut self) -> Option<i32> {
-        self.control.shutdown(std::net::Shutdown::Both).unwrap();
+        self.close();
         self.exit_code()
+    }
+
+    /// Closes the control connection.
+    pub fn close(&mut self) {
+        self.control.shutdown(std::net::Shutdown::Both).unwrap();
     }
 
     fn exit_code(&mut self) -> Option<i32> {
