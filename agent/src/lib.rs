@@ -1,6 +1,7 @@
 //! `bulkhead-agent`: PID 1 of a guest, or, with `--connect PATH`, a host process. It makes containers and forwards their
 //! streams; one thread, one event loop.
 
+mod answer;
 mod boot;
 mod control;
 mod events;
@@ -9,6 +10,7 @@ mod link;
 mod processes;
 mod relay;
 mod relays;
+mod sealed;
 mod server;
 mod stdio;
 
@@ -55,7 +57,9 @@ fn guest() -> c_int {
 }
 
 fn host(path: &Path) -> c_int {
-    let ended = boot::host(Link::Unix(PathBuf::from(path))).and_then(server::Server::run);
+    let ended = sealed::run_from_copy()
+        .and_then(|()| boot::host(Link::Unix(PathBuf::from(path))))
+        .and_then(server::Server::run);
     match ended {
         Ok(()) => 0,
         Err(fault) => {

@@ -8,16 +8,16 @@ use std::{
 };
 
 use bulkhead_container::{
-    Builder, Created, Error, Kind, Lower, Platform, Root, Size, Stdio as Ends, Upper, resize,
+    Builder, Created, Platform, Size, Stdio as Ends, resize,
     spec::{Process, Spec},
 };
 use bulkhead_protocol::{
-    self as protocol, Call, Create, Exec, ExitStatus, Failure, FailureKind, Message, Ready, Reply,
-    Target,
+    self as protocol, Call, Create, Exec, ExitStatus, Failure, Message, Ready, Reply, Target,
 };
 use rustix::process::{Pid, WaitOptions};
 
 use crate::{
+    answer::{Answer, check_id, failure, invalid, process, root_of, state, system},
     boot,
     control::Control,
     events::{self, Events, Source},
@@ -46,8 +46,6 @@ pub(crate) struct Server {
     processes: Processes,
     relays: Relays,
 }
-
-type Answer = Result<Reply, Failure>;
 
 impl Server {
     /// Connects to the monitor and says that the agent is there.
@@ -291,57 +289,4 @@ fn next_ended() -> Option<(Pid, ExitStatus)> {
         (None, signal) => ExitStatus::Signal(byte(signal.unwrap_or(libc::SIGKILL))),
     };
     Some((pid, status))
-}
-
-fn root_of(root: protocol::Root) -> Root {
-    match root {
-        protocol::Root::Directory { path } => Root::Directory(path),
-        protocol::Root::Layers { lower: protocol::Lower::Erofs { device }, upper } => {
-            Root::Layers {
-                lower: Lower::Erofs(device),
-                upper: match upper {
-                    protocol::Upper::None => Upper::None,
-                    protocol::Upper::Ext4 { device } => Upper::Ext4(device),
-                    protocol::Upper::Tmpfs => Upper::Tmpfs,
-                },
-            }
-        }
-    }
-}
-
-fn process(pid: Pid) -> Reply {
-    Reply::Process { pid: pid.as_raw_nonzero().get().unsigned_abs() }
-}
-
-fn check_id(id: &str) -> Result<(), Failure> {
-    let valid = (1..=128).contains(&id.len())
-        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.+-".contains(&byte));
-    if valid {
-        Ok(())
-    } else {
-        Err(invalid(format!("{id:?} is no id; 1 to 128 characters of [A-Za-z0-9_.+-] are")))
-    }
-}
-
-fn failure(error: Error) -> Failure {
-    let kind = match error.kind() {
-        Kind::ProgramNotFound => FailureKind::ProgramNotFound,
-        Kind::ProgramNotExecutable => FailureKind::ProgramNotExecutable,
-        Kind::State => FailureKind::State,
-        Kind::Invalid => FailureKind::Invalid,
-        Kind::System => FailureKind::System,
-    };
-    Failure { kind, message: error.to_string() }
-}
-
-fn invalid(message: String) -> Failure {
-    Failure { kind: FailureKind::Invalid, message }
-}
-
-fn state(message: String) -> Failure {
-    Failure { kind: FailureKind::State, message }
-}
-
-fn system(message: String) -> Failure {
-    Failure { kind: FailureKind::System, message }
 }

@@ -229,6 +229,8 @@ fn the_agents_own_program_is_out_of_reach() {
         return;
     }
     let mut agent = Agent::start();
+    let program = fs::read_link(format!("/proc/{}/exe", agent.pid())).unwrap();
+    assert!(program.to_str().unwrap().starts_with("/memfd:"), "{program:?}");
     let root = agent.root("root");
     symlink("/proc/self/exe", root.join("bin/self")).unwrap();
     // It runs the agent's program, which cannot be written.

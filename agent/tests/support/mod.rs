@@ -257,6 +257,14 @@ impl Agent {
         make_root(self.dir.path().join(name))
     }
 
+    /// The host process's number.
+    pub fn pid(&self) -> u32 {
+        match &self.place {
+            Place::Host(process) => process.id(),
+            Place::Guest(_) => panic!("a guest's agent is its first process"),
+        }
+    }
+
     /// Ends the agent in good order and returns its exit code.
     pub fn shutdown(mut self) -> Option<i32> {
         self.call(Call::Shutdown).unwrap();
