@@ -77,8 +77,10 @@ fn lay_over(lower: &Path, upper: &Upper, scratch: &Path) -> Result<PathBuf, Erro
     let volatile = match upper {
         Upper::None => return Ok(lower.to_owned()),
         Upper::Ext4(device) => {
-            // Tables that are not zeroed yet are left as they are, instead of by a thread that zeroes them.
-            disk(device, &over, "ext4", MountFlags::empty(), Some(c"noinit_itable"))?;
+            // Tables that are not zeroed yet are left as they are, instead of by a thread that zeroes them; bitmaps are
+            // read when they are needed, instead of all at once.
+            let options = c"noinit_itable,no_prefetch_block_bitmaps";
+            disk(device, &over, "ext4", MountFlags::empty(), Some(options))?;
             ""
         }
         Upper::Tmpfs => {
