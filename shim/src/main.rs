@@ -1,6 +1,10 @@
 //! The `bulkhead` program.
 
-use std::{error::Error, process::ExitCode};
+use std::{
+    error::Error,
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use bulkhead::{
     cli::{Cli, Command},
@@ -27,7 +31,8 @@ fn main() -> ExitCode {
     match done {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("bulkhead: {}", chain(&error));
+            // With standard error closed the exit code has to do.
+            let _ = writeln!(io::stderr(), "bulkhead: {}", chain(&error));
             ExitCode::from(error.exit_code())
         }
     }

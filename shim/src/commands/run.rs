@@ -1,6 +1,11 @@
 //! `bulkhead run`: from an image's name to its program's exit code.
 
-use std::{io, os::fd::AsFd, path::PathBuf, sync::mpsc};
+use std::{
+    io::{self, Write},
+    os::fd::AsFd,
+    path::PathBuf,
+    sync::mpsc,
+};
 
 use bulkhead_protocol::{Create, Lower, Root, Stdio, Upper};
 use bulkhead_rootfs::{Image, Source, Store, writable};
@@ -68,8 +73,11 @@ pub fn run(args: &RunArgs, started: u64) -> Result<u8, CommandError> {
     let outcome = Session::new(&plan, &mut timeline, events, to_events).run();
     drop(vm);
     drop(directory);
-    show(&timeline, args.timeline)?;
-    Ok(exit_code(outcome?, memory_mib))
+    let outcome = outcome?;
+    // With standard error closed the exit code has to do.
+    let _ = report(&mut io::stderr(), &outcome, memory_mib)
+        .and_then(|()| show(&mut io::stderr(), &timeline, args.timeline));
+    Ok(outcome.status.shell_code())
 }
 
 fn find_image(store: &Store, reference: &str) -> Result<Image, CommandError> {
@@ -176,26 +184,28 @@ fn container_memory(machine_mib: u64) -> u64 {
     machine_mib - machine_mib / 32 - 16
 }
 
-fn show(timeline: &Timeline, format: Option<TimelineFormat>) -> io::Result<()> {
-    match format {
-        None => Ok(()),
-        Some(TimelineFormat::Table) => timeline.write_table(&mut io::stderr()),
-        Some(TimelineFormat::Json) => {
-            eprintln!("{}", timeline.json());
-            Ok(())
-        }
+/// Says what an exit code alone does not.
+fn report(to: &mut impl Write, outcome: &Outcome, memory_mib: u64) -> io::Result<()> {
+    if outcome.oom_killed && outcome.status.shell_code() == 137 {
+        let limit = container_memory(memory_mib);
+        writeln!(
+            to,
+            "bulkhead: out of memory: the container reached its {limit} MiB (--memory {memory_mib}m)"
+        )?;
     }
+    Ok(())
 }
 
-fn exit_code(outcome: Outcome, memory_mib: u64) -> u8 {
-    let code = outcome.status.shell_code();
-    if outcome.oom_killed && code == 137 {
-        let limit = container_memory(memory_mib);
-        eprintln!(
-            "bulkhead: out of memory: the container reached its {limit} MiB (--memory {memory_mib}m)"
-        );
+fn show(
+    to: &mut impl Write,
+    timeline: &Timeline,
+    format: Option<TimelineFormat>,
+) -> io::Result<()> {
+    match format {
+        None => Ok(()),
+        Some(TimelineFormat::Table) => timeline.write_table(to),
+        Some(TimelineFormat::Json) => writeln!(to, "{}", timeline.json()),
     }
-    code
 }
 
 fn usage(message: String) -> CommandError {
