@@ -2,10 +2,11 @@
 //! loop over [`Event`]s.
 //!
 //! ```text
-//! started --agent connects--> connected --ready--> creating --reply--> starting --reply--> running --exited, streams ended--> done
+//! started --agent connects--> connected --ready--> creating --replies to create and start--> running --exited, streams ended--> done
 //! ```
 
 use std::{
+    cmp::Ordering,
     io,
     sync::mpsc::{Receiver, Sender},
     time::{Duration, Instant},
@@ -27,7 +28,7 @@ use crate::{
 const DRAIN: Duration = Duration::from_secs(30);
 /// How long a program may take to end after the terminal closed, as `docker stop` has it.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
-/// This many SIGINT or SIGTERM in a row kill a program that does not listen to them, as docker's client does.
+/// This many SIGINT or SIGTERM kill a program that does not listen to them, as with docker's client; one more gives the guest up.
 const INSIST: u32 = 3;
 
 /// Why a session ended without the program's exit code.
@@ -60,8 +61,8 @@ pub enum SessionError {
         /// The agent's words, made printable.
         message: String,
     },
-    /// A signal ended this process before the program ran.
-    #[error("signal {0} before the program ran")]
+    /// A signal ended this process before the program ran, or although it runs.
+    #[error("signal {0} ended this before the program ended")]
     Signal(i32),
     /// This process's own standard streams or threads.
     #[error("cannot join the standard streams: {0}")]
@@ -154,12 +155,15 @@ impl<'a> Session<'a> {
             self.handle(event)?;
         }
         self.timeline.pass(Step::AgentReady);
-        self.call(Call::Create(Box::new(self.plan.create.clone())))?;
-        self.timeline.pass(Step::Created);
         let _raw =
             if self.plan.terminal && self.plan.interactive { RawMode::enter()? } else { None };
+        // Both at once: the agent takes them in order, and need not wait for this process in between.
+        let create = self.ask(Call::Create(Box::new(self.plan.create.clone())))?;
+        let start = self.ask(Call::Start { container: self.plan.create.container.clone() })?;
         self.started = true;
-        self.call(Call::Start { container: self.plan.create.container.clone() })?;
+        self.answer(create)?;
+        self.timeline.pass(Step::Created);
+        self.answer(start)?;
         if self.exited.is_none() {
             self.deadline = None;
         }
@@ -167,12 +171,15 @@ impl<'a> Session<'a> {
         self.finish()
     }
 
-    /// Sends a call and handles events until its reply comes.
-    fn call(&mut self, call: Call) -> Result<Reply, SessionError> {
+    fn ask(&mut self, call: Call) -> Result<u64, SessionError> {
         let Some(agent) = self.agent.as_mut() else {
             return Err(SessionError::Agent("it is not connected".into()));
         };
-        let wanted = agent.send(call)?;
+        Ok(agent.send(call)?)
+    }
+
+    /// Handles events until the reply to the call of this number comes.
+    fn answer(&mut self, wanted: u64) -> Result<Reply, SessionError> {
         loop {
             match self.next_owed()? {
                 Event::Agent(Message::Reply { seq, result }) if seq == wanted => {
@@ -302,7 +309,12 @@ impl<'a> Session<'a> {
             }
             SIGINT | SIGTERM => {
                 self.insisted += 1;
-                self.kill(if self.insisted < INSIST { signal } else { SIGKILL })
+                match self.insisted.cmp(&INSIST) {
+                    Ordering::Less => self.kill(signal),
+                    Ordering::Equal => self.kill(SIGKILL),
+                    // Not even that helped: the guest does not answer.
+                    Ordering::Greater => Err(SessionError::Signal(signal)),
+                }
             }
             _ => self.kill(signal),
         }

@@ -91,6 +91,7 @@ fn a_refusal_keeps_its_kind_and_loses_its_control_characters() {
     let error = run(|mut agent, _| {
         ready(&mut agent, VERSION);
         let seq = request(&mut agent).seq;
+        request(&mut agent);
         let failure =
             Failure { kind: FailureKind::ProgramNotFound, message: "no\x1b[2J program\n".into() };
         reply(&mut agent, seq, Err(failure));
@@ -144,6 +145,20 @@ fn signals_are_forwarded_and_the_third_one_kills() {
         exited(&mut agent, ExitStatus::Signal(9));
     });
     assert_eq!(outcome.unwrap().status.shell_code(), 137);
+}
+
+#[test]
+fn a_guest_that_answers_nothing_can_be_given_up() {
+    let error = run(|mut agent, events| {
+        ready(&mut agent, VERSION);
+        request(&mut agent);
+        request(&mut agent);
+        for _ in 0..=INSIST {
+            events.send(Event::Signal(SIGINT)).unwrap();
+        }
+        while read_frame::<Request>(&mut agent, MAX_TO_AGENT).is_ok() {}
+    });
+    assert!(matches!(error, Err(SessionError::Signal(SIGINT))));
 }
 
 #[test]
