@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{Read, Write},
     process::{Child, ChildStdin, Command, Stdio},
-    sync::{Arc, Condvar, Mutex},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -32,7 +32,7 @@ impl Collected {
             loop {
                 // A pseudo-terminal whose other side is closed fails instead of ending.
                 let length = from.read(&mut chunk).unwrap_or(0);
-                let mut state = writer.state.lock().unwrap();
+                let mut state = writer.lock();
                 state.0.extend_from_slice(&chunk[..length]);
                 state.1 = length == 0;
                 writer.changed.notify_all();
@@ -44,11 +44,16 @@ impl Collected {
         (collected, thread)
     }
 
+    /// A test that failed while it held the lock is no reason for more messages.
+    fn lock(&self) -> MutexGuard<'_, (Vec<u8>, bool)> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Waits until `text` is there, counted from byte `from`; returns where it ends.
     #[track_caller]
     pub(super) fn wait_for(&self, text: &str, from: usize) -> usize {
         let deadline = Instant::now() + PATIENCE;
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.lock();
         loop {
             let new = state.0.get(from..).unwrap_or_default();
             if let Some(at) = new.windows(text.len()).position(|part| part == text.as_bytes()) {
@@ -58,12 +63,13 @@ impl Collected {
             assert!(!state.1, "it ended without \"{text}\":\n{}", so_far());
             let left = deadline.saturating_duration_since(Instant::now());
             assert!(!left.is_zero(), "no \"{text}\" in {PATIENCE:?}:\n{}", so_far());
-            state = self.changed.wait_timeout(state, left).unwrap().0;
+            state =
+                self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
     pub(super) fn bytes(&self) -> Vec<u8> {
-        self.state.lock().unwrap().0.clone()
+        self.lock().0.clone()
     }
 }
 

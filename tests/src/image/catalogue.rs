@@ -119,21 +119,11 @@ pub fn build(name: Name, packages: &[Package], downloads: &Path) -> Result<Image
         Name::Python => Image {
             layers: vec![
                 Layer::new(&system_layer(take(&DEBIAN)?, true)?, Compression::Gzip),
-                Layer::new(&python_layer(take(&PYTHON)?)?, Compression::Zstd),
+                Layer::new(&system_layer(take(&PYTHON)?, false)?, Compression::Zstd),
             ],
             config: config("python3"),
         },
     })
-}
-
-fn python_layer(packages: Vec<Vec<Entry>>) -> Result<Vec<Entry>, ImageError> {
-    // The directories that the layer below has are its business.
-    let mut entries = system_layer(packages, false)?;
-    entries.retain(|entry| {
-        !matches!(entry.kind, Kind::Directory)
-            || entry.path.windows(6).any(|part| part == b"python")
-    });
-    Ok(entries)
 }
 
 fn busybox_layer(packages: Vec<Vec<Entry>>) -> Result<Vec<Entry>, ImageError> {
