@@ -190,7 +190,7 @@ build() {
     : >"$log"
     rm -rf "$work"
     mkdir -p "$work/build"
-    make=(env KBUILD_BUILD_USER=bulkhead KBUILD_BUILD_HOST=bulkhead KBUILD_BUILD_VERSION=1
+    make=(env KBUILD_BUILD_USER=bulkhead KBUILD_BUILD_HOST=bulkhead KBUILD_BUILD_VERSION=1 LOCALVERSION=
         "KBUILD_BUILD_TIMESTAMP=1970-01-01" make -C "$work/source" "O=$work/build" ARCH=x86)
     unpack_source
     configure

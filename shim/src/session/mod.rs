@@ -26,6 +26,8 @@ use crate::{
 
 /// How long the streams' last bytes may take after the program ended.
 const DRAIN: Duration = Duration::from_secs(30);
+/// How long a machine may take to say how it ended after its agent has gone.
+const LAST_WORDS: Duration = Duration::from_secs(3);
 /// How long a program may take to end after the terminal closed, as `docker stop` has it.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// This many SIGINT or SIGTERM kill a program that does not listen to them, as with docker's client; one more gives the guest up.
@@ -255,7 +257,7 @@ impl<'a> Session<'a> {
             }
             Event::Agent(Message::Ready(_)) => self.ready = true,
             Event::Agent(Message::Exited(exited)) => self.note_exit(&exited),
-            Event::AgentGone(why) => return Err(SessionError::Agent(why)),
+            Event::AgentGone(why) => return Err(self.why_gone(why)),
             Event::Stream(token, stream) => self.join(token, stream)?,
             Event::FirstOutput(at) => self.timeline.pass_at(Step::FirstOutput, at, None),
             Event::StreamEnded(token) => self.ended_streams.push(token),
@@ -266,6 +268,21 @@ impl<'a> Session<'a> {
             | Event::Signal(_) => {}
         }
         Ok(())
+    }
+
+    /// An agent is mostly gone because its machine is, which is heard a moment later and says more.
+    fn why_gone(&mut self, why: String) -> SessionError {
+        let until = Instant::now() + LAST_WORDS;
+        while let Ok(event) =
+            self.events.recv_timeout(until.saturating_duration_since(Instant::now()))
+        {
+            if matches!(event, Event::Vmm(_) | Event::VmmGone(_))
+                && let Err(error) = self.handle(event)
+            {
+                return error;
+            }
+        }
+        SessionError::Agent(why)
     }
 
     fn note_exit(&mut self, exited: &Exited) {
