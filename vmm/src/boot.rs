@@ -60,6 +60,11 @@ pub enum BootError {
         "the kernel is to be loaded up to {0:#x}, beyond the first GiB; build it with its usual CONFIG_PHYSICAL_START"
     )]
     KernelTooHigh(u64),
+    /// The entry point is not in what was loaded.
+    #[error(
+        "the kernel's entry point {0:#x} lies outside its segments; the file is damaged or no kernel"
+    )]
+    EntryOutside(u64),
     /// The initial RAM disk does not fit behind the kernel.
     #[error(
         "the initial RAM disk of {length} bytes does not fit into memory behind the kernel; give the machine more memory"
@@ -113,6 +118,9 @@ pub fn load(
         // It unpacks itself from its preferred address on.
         end = end.max(header.pref_address.saturating_add(u64::from(header.init_size)));
         initrd_limit = u64::from(header.initrd_addr_max).saturating_add(1);
+    }
+    if !(layout::HIGH_MEMORY.raw_value()..end).contains(&entry) {
+        return Err(BootError::EntryOutside(entry));
     }
     let available = boot_params::low_memory_end(memory).raw_value();
     if end > available {

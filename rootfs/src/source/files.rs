@@ -45,16 +45,17 @@ impl Files {
     pub(super) fn archive(path: &Path) -> Result<Self, SourceError> {
         let shown = || path.display().to_string();
         let read = |source| SourceError::Read { file: shown(), source };
+        let damaged = |source| SourceError::Tar { file: shown(), source };
         let file = File::open(path).map_err(read)?;
         let length = file.metadata().map_err(read)?.len();
         let mut members = HashMap::new();
         let mut reader = Reader::new(Seekable(BufReader::new(file.try_clone().map_err(read)?)));
-        while let Some(entry) = reader.next_entry()? {
+        while let Some(entry) = reader.next_entry().map_err(damaged)? {
             let member = match entry.kind {
                 EntryKind::Regular => {
                     let (start, size) = (reader.position(), entry.size);
                     if start.checked_add(size).is_none_or(|end| end > length) {
-                        return Err(SourceError::Tar(TarError::Truncated(length)));
+                        return Err(damaged(TarError::Truncated(length)));
                     }
                     Member::Range { start, size }
                 }
@@ -121,11 +122,15 @@ impl Files {
 
     /// The whole content of `name`.
     pub(super) fn read(&self, name: &str, limit: u64) -> Result<Vec<u8>, SourceError> {
-        let read = |source| SourceError::Read { file: name.to_owned(), source };
+        let shown = || match self {
+            Self::Directory(path) => path.join(name).display().to_string(),
+            Self::Archive { .. } => name.to_owned(),
+        };
+        let read = |source| SourceError::Read { file: shown(), source };
         let file = self.get(name).map_err(read)?;
         if file.size > limit {
             let reason = format!("it has {} bytes; at most {limit} are read", file.size);
-            return Err(SourceError::Malformed { file: name.to_owned(), reason });
+            return Err(SourceError::Malformed { file: shown(), reason });
         }
         let mut bytes = Vec::new();
         file.open().and_then(|mut range| range.read_to_end(&mut bytes)).map_err(read)?;

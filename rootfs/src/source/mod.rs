@@ -46,8 +46,14 @@ pub enum SourceError {
         reason: String,
     },
     /// The docker archive is no tar file.
-    #[error("the archive is damaged")]
-    Tar(#[from] TarError),
+    #[error("the archive {file} is damaged")]
+    Tar {
+        /// The archive.
+        file: String,
+        /// What is wrong.
+        #[source]
+        source: TarError,
+    },
     /// A digest that cannot be verified.
     #[error("{file} has a digest that cannot be verified")]
     Digest {
@@ -264,15 +270,38 @@ fn parse_digest(text: &str, file: &str) -> Result<Digest, SourceError> {
     text.parse().map_err(|source| SourceError::Digest { file: file.to_owned(), source })
 }
 
-/// Parses JSON. The message says where it goes wrong, and does not repeat what the file holds.
+/// Parses JSON. The message says where it goes wrong, and does not repeat what the file holds, but for a digest that is none.
 fn parse_json<T: serde::de::DeserializeOwned>(bytes: &[u8], file: &str) -> Result<T, SourceError> {
     serde_json::from_slice(bytes).map_err(|e| {
         let kind = if e.is_data() { "an unexpected or missing value" } else { "no valid JSON" };
         SourceError::Malformed {
             file: file.to_owned(),
-            reason: format!("{kind} at line {} column {}", e.line(), e.column()),
+            reason: match bad_digest(bytes) {
+                Some(digest) => format!("{digest:?} is no digest"),
+                None => format!("{kind} at line {} column {}", e.line(), e.column()),
+            },
         }
     })
+}
+
+/// The first value of a "digest" that is none, cut at 100 characters.
+fn bad_digest(json: &[u8]) -> Option<String> {
+    let mut values: Vec<serde_json::Value> = vec![serde_json::from_slice(json).ok()?];
+    while let Some(value) = values.pop() {
+        match value {
+            serde_json::Value::Object(fields) => {
+                if let Some(text) = fields.get("digest").and_then(|digest| digest.as_str())
+                    && text.parse::<Digest>().is_err()
+                {
+                    return Some(text.chars().take(100).collect());
+                }
+                values.extend(fields.into_iter().map(|(_, value)| value));
+            }
+            serde_json::Value::Array(items) => values.extend(items),
+            _ => {}
+        }
+    }
+    None
 }
 
 fn verify(bytes: &[u8], expected: Digest, file: &str) -> Result<(), SourceError> {
