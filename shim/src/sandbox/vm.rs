@@ -12,9 +12,7 @@ use std::{
 };
 
 use bulkhead_protocol::{CONTROL_PORT, STREAM_PORT, StreamHello, read_frame};
-use bulkhead_vmm::api::{
-    Backend, ClientError, Disk, Messages, RequestKind, SerialOutput, VmConfig, Vmm, Vsock,
-};
+use bulkhead_vmm::api::{Backend, ClientError, Disk, Messages, SerialOutput, VmConfig, Vmm, Vsock};
 
 use super::Event;
 
@@ -73,7 +71,7 @@ pub enum StartError {
 /// A running microVM. Dropping it ends it.
 #[derive(Debug)]
 pub struct Vm {
-    vmm: Vmm,
+    _vmm: Vmm,
 }
 
 impl Vm {
@@ -98,21 +96,7 @@ impl Vm {
         });
         let to = events.clone();
         thread::spawn(move || accept_streams(&streams, &to));
-        Ok(Self { vmm })
-    }
-
-    /// The VMM's process id.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.vmm.pid()
-    }
-
-    /// Asks the VMM for its counters; they come as an event.
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub fn ask_counters(&mut self) -> Result<(), ClientError> {
-        self.vmm.request(RequestKind::Counters).map(drop)
+        Ok(Self { _vmm: vmm })
     }
 }
 
