@@ -195,7 +195,13 @@ fn process(image: &ImageConfiguration, wishes: &Wishes<'_>) -> Result<Process, S
 }
 
 fn environment(image: Vec<String>, wishes: &Wishes<'_>) -> Result<Vec<String>, SpecError> {
-    let mut env = vec![DEFAULT_PATH.to_owned(), format!("HOSTNAME={}", wishes.hostname)];
+    // With a home said here, the agent need not look for it on the guest's disk.
+    let home = wishes.user.home.as_deref().unwrap_or("/");
+    let mut env = vec![
+        DEFAULT_PATH.to_owned(),
+        format!("HOSTNAME={}", wishes.hostname),
+        format!("HOME={home}"),
+    ];
     if wishes.terminal {
         env.push("TERM=xterm".into());
     }
@@ -287,7 +293,7 @@ mod tests {
         let wishes = Wishes { env: &env, hostname: "h", terminal: true, ..Wishes::default() };
         let spec = build(&image, &wishes).unwrap();
         let got = spec.process().as_ref().unwrap().env().clone().unwrap();
-        assert_eq!(got, ["PATH=/opt", "HOSTNAME=h", "TERM=xterm", "A=2", "B="]);
+        assert_eq!(got, ["PATH=/opt", "HOSTNAME=h", "HOME=/", "TERM=xterm", "A=2", "B="]);
         let bad = ["=x".to_owned()];
         assert!(matches!(
             build(&image, &Wishes { env: &bad, ..Wishes::default() }),

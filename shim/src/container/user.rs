@@ -12,6 +12,8 @@ pub struct User {
     pub gid: u32,
     /// Supplementary group ids.
     pub additional_gids: Vec<u32>,
+    /// The home directory, if the image's `/etc/passwd` knows the user.
+    pub home: Option<String>,
 }
 
 /// Why a user could not be resolved.
@@ -37,13 +39,15 @@ pub fn resolve(text: &str, passwd: &str, group: &str) -> Result<User, UserError>
     let user = if user.is_empty() { "0" } else { user };
     let number = user.parse::<u32>().ok();
     let entry = records(passwd).find_map(|fields| {
-        let [name, _, uid, gid, ..] = fields[..] else { return None };
+        let [name, _, uid, gid, ref rest @ ..] = fields[..] else { return None };
         let uid = uid.parse::<u32>().ok()?;
-        (name == user || number == Some(uid)).then(|| (name, uid, gid.parse::<u32>().unwrap_or(0)))
+        let home = rest.get(1).filter(|home| !home.is_empty()).map(|home| (*home).to_owned());
+        (name == user || number == Some(uid))
+            .then(|| (name, uid, gid.parse::<u32>().unwrap_or(0), home))
     });
-    let (name, uid, primary) = match (entry, number) {
-        (Some((name, uid, gid)), _) => (Some(name), uid, gid),
-        (None, Some(uid)) => (None, uid, 0),
+    let (name, uid, primary, home) = match (entry, number) {
+        (Some((name, uid, gid, home)), _) => (Some(name), uid, gid, home),
+        (None, Some(uid)) => (None, uid, 0, None),
         (None, None) => return Err(UserError::NoUser(user.into())),
     };
     let Some(wanted) = wanted_group else {
@@ -56,7 +60,7 @@ pub fn resolve(text: &str, passwd: &str, group: &str) -> Result<User, UserError>
                 (listed && gid != primary).then_some(gid)
             })
             .collect();
-        return Ok(User { uid, gid: primary, additional_gids });
+        return Ok(User { uid, gid: primary, additional_gids, home });
     };
     let gid = records(group)
         .find_map(|fields| {
@@ -65,7 +69,7 @@ pub fn resolve(text: &str, passwd: &str, group: &str) -> Result<User, UserError>
         })
         .or_else(|| wanted.parse().ok())
         .ok_or_else(|| UserError::NoGroup(wanted.into()))?;
-    Ok(User { uid, gid, additional_gids: Vec::new() })
+    Ok(User { uid, gid, additional_gids: Vec::new(), home })
 }
 
 fn records(file: &str) -> impl Iterator<Item = Vec<&str>> {
@@ -81,14 +85,17 @@ mod tests {
 
     #[test]
     fn names_and_numbers_are_resolved_as_docker_does() {
-        let user = |uid, gid, more: &[u32]| Ok(User { uid, gid, additional_gids: more.into() });
-        assert_eq!(resolve("", PASSWD, GROUP), user(0, 0, &[]));
-        assert_eq!(resolve("web", PASSWD, GROUP), user(33, 34, &[4, 5]));
-        assert_eq!(resolve("33", PASSWD, GROUP), user(33, 34, &[4, 5]));
-        assert_eq!(resolve("web:log", PASSWD, GROUP), user(33, 4, &[]));
+        let at = |uid, gid, more: &[u32], home: Option<&str>| {
+            Ok(User { uid, gid, additional_gids: more.into(), home: home.map(str::to_owned) })
+        };
+        let user = |uid, gid, more: &[u32]| at(uid, gid, more, None);
+        assert_eq!(resolve("", PASSWD, GROUP), at(0, 0, &[], Some("/root")));
+        assert_eq!(resolve("web", PASSWD, GROUP), at(33, 34, &[4, 5], Some("/")));
+        assert_eq!(resolve("33", PASSWD, GROUP), at(33, 34, &[4, 5], Some("/")));
+        assert_eq!(resolve("web:log", PASSWD, GROUP), at(33, 4, &[], Some("/")));
         assert_eq!(resolve("1000", PASSWD, GROUP), user(1000, 0, &[]));
         assert_eq!(resolve("1000:2000", "", ""), user(1000, 2000, &[]));
-        assert_eq!(resolve(":ssl", PASSWD, GROUP), user(0, 5, &[]));
+        assert_eq!(resolve(":ssl", PASSWD, GROUP), at(0, 5, &[], Some("/root")));
         assert_eq!(resolve("nobody", PASSWD, GROUP), Err(UserError::NoUser("nobody".into())));
         assert_eq!(resolve("web:none", PASSWD, GROUP), Err(UserError::NoGroup("none".into())));
         assert_eq!(resolve("-1", "", ""), Err(UserError::NoUser("-1".into())));
