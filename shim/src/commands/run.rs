@@ -130,8 +130,9 @@ fn plan(
         },
     )?;
     let lower = Lower::Erofs { device: "/dev/vda".into() };
+    // A read-only root gets its mount points in memory before the agent mounts it read-only.
     let upper =
-        if args.read_only { Upper::None } else { Upper::Ext4 { device: "/dev/vdb".into() } };
+        if args.read_only { Upper::Tmpfs } else { Upper::Ext4 { device: "/dev/vdb".into() } };
     let create = Create {
         container: state.id.clone(),
         spec,
