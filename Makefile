@@ -9,9 +9,9 @@ PROGRAMS := bulkhead bulkhead-vmm
 PREFIX ?= /usr
 
 # gcc and make: crates that hold C; the kernel's own are named in guest-kernel/build.sh; cpio: the guest's RAM disk;
-# e2fsprogs: writable layers; erofs-utils, strace and the image tools: the tests; qemu: the benchmark's peer.
+# e2fsprogs: writable layers; erofs-utils, strace and busybox: the tests and their images; qemu: the benchmark's peer.
 PACKAGES := gcc make libc6-dev cpio e2fsprogs
-TEST_PACKAGES := erofs-utils strace busybox-static mmdebstrap libcap2-bin attr
+TEST_PACKAGES := erofs-utils strace busybox-static
 BENCH_PACKAGES := qemu-system-x86
 
 install_packages = missing=$$(for p in $(1); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
