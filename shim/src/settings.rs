@@ -7,7 +7,12 @@ use std::{
 };
 
 use bulkhead_vmm::api::Backend;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+
+use crate::size::MemorySize;
+
+/// The annotation of a bundle that chooses its isolation, where [`Settings::allow_annotations`] has it.
+pub const ISOLATION_ANNOTATION: &str = "dev.bulkhead.isolation";
 
 const FILE: &str = "/etc/bulkhead/config.toml";
 const LIBRARY: &str = "/usr/lib/bulkhead";
@@ -63,6 +68,64 @@ struct File {
     vmm: Option<PathBuf>,
     boot_timeout: Option<u64>,
     kvm: Option<Backend>,
+    isolation: Option<Isolation>,
+    allow_annotations: Option<Vec<String>>,
+    memory: Option<MemorySize>,
+    log: Option<LogLimits>,
+}
+
+/// What separates a container from this host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Isolation {
+    /// A microVM with a kernel of its own
+    #[default]
+    Vm,
+    /// Namespaces and cgroups of this host's kernel
+    Host,
+}
+
+impl Isolation {
+    /// The isolation of this name: `vm` or `host`.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "vm" => Some(Self::Vm),
+            "host" => Some(Self::Host),
+            _ => None,
+        }
+    }
+
+    /// Its name, as everybody writes it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Vm => "vm",
+            Self::Host => "host",
+        }
+    }
+}
+
+impl std::fmt::Display for Isolation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// How much of what a container writes is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogLimits {
+    /// A log file that would grow beyond this is put aside and a new one begun.
+    pub max_size: MemorySize,
+    /// So many files are kept, the one being written included.
+    pub max_file: u32,
+}
+
+impl Default for LogLimits {
+    fn default() -> Self {
+        Self { max_size: MemorySize(64 << 20), max_file: 4 }
+    }
 }
 
 /// The settings in force.
@@ -76,6 +139,14 @@ pub struct Settings {
     pub boot_timeout: Duration,
     /// What kind of KVM to expect.
     pub backend: Backend,
+    /// What separates a container from this host when nobody says otherwise.
+    pub isolation: Isolation,
+    /// The annotations `dev.bulkhead.*` that a bundle may set; all others are refused.
+    pub allow_annotations: Vec<String>,
+    /// Memory of a microVM whose container has no limit.
+    pub memory: MemorySize,
+    /// How much of what a container writes is kept.
+    pub log: LogLimits,
     kernel: Option<PathBuf>,
     initrd: Option<PathBuf>,
     vmm: Option<PathBuf>,
@@ -114,6 +185,16 @@ impl Settings {
             },
             Err(_) => file.kvm.unwrap_or_default(),
         };
+        let isolation = match env::var("BULKHEAD_ISOLATION") {
+            Ok(value) if !value.is_empty() => {
+                Isolation::from_name(&value).ok_or(SettingsError::Variable {
+                    name: "BULKHEAD_ISOLATION",
+                    value,
+                    need: "vm or host",
+                })?
+            }
+            _ => file.isolation.unwrap_or_default(),
+        };
         Ok(Self {
             data: variable("BULKHEAD_DATA").or(file.data).unwrap_or_else(|| {
                 if root { "/var/lib/bulkhead".into() } else { home(".local/share/bulkhead") }
@@ -127,6 +208,10 @@ impl Settings {
             }),
             boot_timeout: Duration::from_secs(boot_timeout.unwrap_or(180)),
             backend,
+            isolation,
+            allow_annotations: file.allow_annotations.unwrap_or_default(),
+            memory: file.memory.unwrap_or(MemorySize(256 << 20)),
+            log: file.log.unwrap_or_default(),
             kernel: variable("BULKHEAD_KERNEL").or(file.kernel),
             initrd: variable("BULKHEAD_INITRD").or(file.initrd),
             vmm: variable("BULKHEAD_VMM").or(file.vmm),
@@ -211,6 +296,24 @@ mod tests {
         fs::write(&path, "data = \"/x\"\nkernal = \"/y\"\n").unwrap();
         let error = read_file(&path).unwrap_err().to_string();
         assert!(error.contains("line 2") && error.contains("kernal"), "{error}");
+    }
+
+    #[test]
+    fn sizes_isolation_and_annotations_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        let text = "isolation = \"host\"\nallow_annotations = [\"dev.bulkhead.isolation\"]\nmemory = \"512m\"\n\
+                    [log]\nmax_size = \"1m\"\n";
+        fs::write(&path, text).unwrap();
+        let file = read_file(&path).unwrap();
+        assert_eq!(file.isolation, Some(Isolation::Host));
+        assert_eq!(file.allow_annotations.unwrap(), [ISOLATION_ANNOTATION]);
+        assert_eq!(file.memory, Some(MemorySize(512 << 20)));
+        assert_eq!(file.log, Some(LogLimits { max_size: MemorySize(1 << 20), max_file: 4 }));
+        for bad in ["isolation = \"jail\"", "memory = \"lots\"", "[log]\nmax_sizes = 1"] {
+            fs::write(&path, bad).unwrap();
+            assert!(read_file(&path).is_err(), "{bad}");
+        }
     }
 
     #[test]
