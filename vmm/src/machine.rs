@@ -69,6 +69,9 @@ pub enum MachineError {
     /// The socket device.
     #[error(transparent)]
     Vsock(#[from] VsockError),
+    /// A file system device.
+    #[error("share {0}: this version has no file system device; remove it from \"shares\"")]
+    Share(String),
     /// A device's place in the machine.
     #[error(transparent)]
     Attach(#[from] AttachError),
@@ -98,6 +101,9 @@ impl Machine {
         events: &mut Events,
         notices: Arc<Notices>,
     ) -> Result<Self, MachineError> {
+        if let Some(share) = config.shares.first() {
+            return Err(MachineError::Share(share.tag.clone()));
+        }
         let host = Host::open()?;
         let kind = kvm::detect(&host, config.backend)?;
         if kind == Detected::Software && matches!(config.kernel, Kernel::BzImage(_)) {

@@ -1,6 +1,8 @@
 //! Checks a configuration before anything of KVM is made, and opens the files that it names. Everything behind this takes only
 //! [`Validated`].
 
+mod shares;
+
 use std::{
     fs::{self, File},
     io::{self, Read},
@@ -9,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    api::{Backend, Disk, SerialOutput, VmConfig, Vsock},
+    api::{Backend, Disk, SerialOutput, Share, VmConfig, Vsock},
     arch::current::layout,
     boot::{Initrd, Kernel},
 };
@@ -23,6 +25,8 @@ const CIDS: std::ops::Range<u32> = 3..u32::MAX;
 const MAX_DISK_ID: usize = 20;
 /// Devices besides the disks: vsock and rng.
 const OTHER_DEVICES: usize = 2;
+
+pub use shares::ShareError;
 
 const ELF_MAGIC: &[u8] = b"\x7fELF";
 const ELF_CLASS_64_LITTLE: [u8; 2] = [2, 1];
@@ -76,11 +80,14 @@ pub enum ConfigError {
     #[error("the disk id \"{0}\" is not 1 to {MAX_DISK_ID} printable ASCII characters")]
     DiskId(String),
     /// More devices than there are interrupt lines.
-    #[error("{count} disks; a machine has at most {max}", max = layout::VIRTIO_MAX - OTHER_DEVICES)]
-    TooManyDisks {
+    #[error("{count} disks and shares; a machine has at most {max}", max = layout::VIRTIO_MAX - OTHER_DEVICES)]
+    TooManyDevices {
         /// How many.
         count: usize,
     },
+    /// A share.
+    #[error(transparent)]
+    Share(#[from] ShareError),
     /// The context id.
     #[error("the vsock \"cid\" is {0}; a guest's is 3 to 4294967294")]
     Cid(u32),
@@ -105,6 +112,8 @@ pub struct Validated {
     pub disks: Vec<Disk>,
     /// The socket device.
     pub vsock: Option<Vsock>,
+    /// The file system devices.
+    pub shares: Vec<Share>,
     /// The serial port.
     pub serial: Option<SerialOutput>,
     /// What kind of KVM.
@@ -124,8 +133,9 @@ impl Validated {
         if !config.cmdline.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
             return Err(ConfigError::Cmdline);
         }
-        if config.disks.len() > layout::VIRTIO_MAX - OTHER_DEVICES {
-            return Err(ConfigError::TooManyDisks { count: config.disks.len() });
+        let count = config.disks.len() + config.shares.len();
+        if count > layout::VIRTIO_MAX - OTHER_DEVICES {
+            return Err(ConfigError::TooManyDevices { count });
         }
         for disk in &config.disks {
             let printable = disk.id.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
@@ -138,6 +148,7 @@ impl Validated {
         {
             return Err(ConfigError::Cid(vsock.cid));
         }
+        shares::check(&config.shares)?;
         let kernel = open_kernel(&config.kernel)?;
         let initrd = config.initrd.as_deref().map(open_initrd).transpose()?;
         Ok(Self {
@@ -149,6 +160,7 @@ impl Validated {
             memory,
             disks: config.disks,
             vsock: config.vsock,
+            shares: config.shares,
             serial: config.serial,
             backend: config.backend,
         })

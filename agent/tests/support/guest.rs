@@ -43,6 +43,7 @@ impl Guest {
                 })
                 .collect(),
             vsock: Some(Vsock { cid: 3, path: vsock.to_owned() }),
+            shares: Vec::new(),
             serial: serial.map(|file| SerialOutput::File(file.into())),
             backend: Backend::Auto,
         };

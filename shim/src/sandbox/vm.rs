@@ -114,6 +114,7 @@ impl Machine {
             memory_mib: self.memory_mib,
             disks: [image].into_iter().chain(writable).collect(),
             vsock: Some(Vsock { cid: GUEST_CID, path: self.vsock.clone() }),
+            shares: Vec::new(),
             serial: self.console_log.clone().map(SerialOutput::File),
             backend: self.backend,
         }

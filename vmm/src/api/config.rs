@@ -27,6 +27,9 @@ pub struct VmConfig {
     /// The socket device.
     #[serde(default)]
     pub vsock: Option<Vsock>,
+    /// Directories and files of the host that the guest can mount, one device for each share.
+    #[serde(default)]
+    pub shares: Vec<Share>,
     /// Where the serial console's output goes; absent: the machine has no serial port.
     #[serde(default)]
     pub serial: Option<SerialOutput>,
@@ -60,6 +63,43 @@ pub struct Vsock {
     pub cid: u32,
     /// The Unix socket's path.
     pub path: PathBuf,
+}
+
+/// A virtio file system device (virtio 1.3, 5.11): a directory with one entry for each thing of the host that is shared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Share {
+    /// The name by which the guest mounts it (`mount -t virtiofs TAG …`): a file name of at most 36 bytes.
+    pub tag: String,
+    /// What the guest may remember of it.
+    #[serde(default)]
+    pub cache: Cache,
+    /// What is in the directory.
+    pub entries: Vec<ShareEntry>,
+}
+
+/// One thing of the host that is shared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShareEntry {
+    /// Its name in the share's directory.
+    pub name: String,
+    /// The directory or regular file, with the mounts below it. What the host mounts there later appears too.
+    pub path: PathBuf,
+    /// The host's kernel refuses every change (`EROFS`).
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+/// How long a guest may believe what it has seen of a share.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cache {
+    /// Names and attributes for a second; contents until the file is opened again.
+    #[default]
+    Auto,
+    /// Not at all: each look asks the host. Mapping a file into memory still works.
+    None,
 }
 
 /// Where the serial console's output goes.

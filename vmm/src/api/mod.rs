@@ -9,7 +9,7 @@ mod config;
 mod control;
 
 pub use client::{ClientError, Messages, Vmm};
-pub use config::{Backend, Disk, SerialOutput, VmConfig, Vsock};
+pub use config::{Backend, Cache, Disk, SerialOutput, Share, ShareEntry, VmConfig, Vsock};
 pub use control::{Counters, End, FromVmm, Mark, Request, RequestKind, Response, ToVmm};
 
 /// The longest line, in bytes, that either side accepts.
