@@ -1,7 +1,7 @@
 //! A sandbox: what isolates a container. One microVM, its VMM as a child process and its agent over vsock.
 
 mod agent;
-mod vm;
+pub mod vm;
 
 pub use agent::{Agent, AgentError};
 pub use vm::{Machine, StartError, Vm};

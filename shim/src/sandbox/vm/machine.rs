@@ -14,7 +14,7 @@ use std::{
 use bulkhead_protocol::{CONTROL_PORT, STREAM_PORT, StreamHello, read_frame};
 use bulkhead_vmm::api::{Backend, ClientError, Disk, Messages, SerialOutput, VmConfig, Vmm, Vsock};
 
-use super::Event;
+use crate::sandbox::Event;
 
 /// The guest's vsock context id; each VMM has a context of its own, so that all guests can have the same.
 const GUEST_CID: u32 = 3;
