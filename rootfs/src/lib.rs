@@ -4,7 +4,10 @@
 //! block, and an **index**, everything else about it. Both are made while the layer streams by, once, and shared by all images that have
 //! the layer. An image is one small EROFS **metadata blob** over the data blobs of its layers; whiteouts, opaque directories and hard links are
 //! resolved in it. The disk that a guest mounts is the plain concatenation `[metadata][data of layer 0][data of layer 1]...`, see
-//! [`Image::disk_files`]. No file of an image is ever unpacked, opened by an image's path, or mounted on the host.
+//! [`Image::disk_files`]. No file of an image is ever unpacked, or opened by an image's path, on the host.
+//!
+//! Whoever wants the image on the host itself, as a plain container does, mounts [`Image::host_disk`]: the kernel then reads what this crate wrote, never
+//! what the image's author wrote.
 //!
 //! # What is refused
 //! Images are not trusted. One bad entry refuses the whole image, with the layer's digest and the entry's name, and nothing of it stays:

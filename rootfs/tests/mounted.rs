@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, process::Command};
 use support::{
     Fixture,
     archive::{Archive, gzip, header, zstd},
-    disk::{Kind, Seen, Tree, can_mount, mount},
+    disk::{self, Kind, LoopDevice, Seen, Tree, can_mount, mount},
     layout::Layout,
 };
 use tar::EntryType;
@@ -228,4 +228,37 @@ fn layers_are_joined() {
     assert_eq!((at(&tree, "old").mode, at(&tree, "linked").links), (0o700, 2));
     let dump = Command::new("dump.erofs").arg("-s").arg(_dir.path().join("disk")).output().unwrap();
     assert!(String::from_utf8_lossy(&dump.stdout).contains("sb_csum"));
+}
+
+#[test]
+fn the_variant_for_this_host_is_the_same_tree() {
+    if !can_mount() {
+        return;
+    }
+    let fixture = Fixture::new();
+    // More layers than slots of the device table fit in the first block.
+    let layers: Vec<Vec<u8>> = (0..30_u32)
+        .map(|i| {
+            let mut archive =
+                Archive::new().file(&format!("file-{i}"), &i.to_le_bytes().repeat(3000));
+            if i % 2 == 0 {
+                archive = archive.file("every-second", &i.to_le_bytes());
+            }
+            archive.finish()
+        })
+        .collect();
+    for layers in [&layers[..], &layers[..1], &[Archive::new().dir("empty", 0o700).finish()]] {
+        let image = fixture.import(layers).unwrap();
+        let (_dir, flat) = mount(&image);
+        let (metadata, blobs) = image.host_disk(&fixture.store).unwrap();
+        assert_eq!(image.host_disk(&fixture.store).unwrap(), (metadata.clone(), blobs.clone()));
+        let loops: Vec<LoopDevice> = blobs.iter().map(|blob| LoopDevice::new(blob)).collect();
+        let mut options = "ro,loop".to_owned();
+        for device in &loops {
+            options.push_str(&format!(",device={}", device.path()));
+        }
+        let mounted = disk::Mounted::new(&metadata, "erofs", &options);
+        assert_eq!(mounted.tree(), flat.tree(), "{} layers", layers.len());
+    }
+    assert!(fixture.leftovers().iter().all(|name| !name.starts_with("tmp")));
 }

@@ -38,7 +38,7 @@ pub(super) struct Super {
 
 impl Super {
     /// Writes the superblock into `block`, the first block, and its checksum last: CRC-32C of the rest of the block from the superblock
-    /// on, without the final inversion (`erofs_superblock_csum_verify`).
+    /// on, without the final inversion (`erofs_superblock_csum_verify`). The rest of the block is there already.
     pub(super) fn write(&self, block: &mut [u8; BLOCK]) {
         let mut at = Bytes { out: Vec::with_capacity(SUPER_SIZE) };
         at.u32(MAGIC).u32(0).u32(COMPAT_SB_CHKSUM | COMPAT_MTIME).u8(BLOCK_BITS).u8(0);
@@ -53,10 +53,15 @@ impl Super {
         if let Some(place) = from_super.first_chunk_mut::<SUPER_SIZE>() {
             place.copy_from_slice(&at.out);
         }
-        let checksum = !crc32c::crc32c(from_super);
-        if let Some(place) = from_super.get_mut(4..8) {
-            place.copy_from_slice(&checksum.to_le_bytes());
-        }
+        seal(from_super);
+    }
+}
+
+/// Writes the checksum of a first block, of which `from_super` is all from the superblock on, with the checksum field 0.
+pub(super) fn seal(from_super: &mut [u8]) {
+    let checksum = !crc32c::crc32c(from_super);
+    if let Some(place) = from_super.get_mut(4..8) {
+        place.copy_from_slice(&checksum.to_le_bytes());
     }
 }
 

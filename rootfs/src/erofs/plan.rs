@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 
 use super::{
-    directory,
-    disk::{BLOCK, Inode, Layout, SLOT, SUPER_OFFSET, SUPER_SIZE, xattr_bytes},
+    devices, directory,
+    disk::{BLOCK, Inode, Layout, SLOT, xattr_bytes},
 };
 use crate::{
     layer::Map,
@@ -124,11 +124,12 @@ fn mode(file: &File<'_>) -> u16 {
 }
 
 impl Plan {
-    pub(super) fn new(image: &Image<'_>) -> Self {
+    /// `blobs`: how many data blobs follow, each of which has a slot in the device table.
+    pub(super) fn new(image: &Image<'_>, blobs: usize) -> Self {
         let mut spots = vec![Spot::NONE; image.files.len()];
         let order = order(image, &mut spots);
         let time = common_time(image, &order);
-        let mut at = (SUPER_OFFSET + SUPER_SIZE) as u64;
+        let mut at = devices::end(blobs);
         let mut own_blocks = 0;
         let mut has_chunks = false;
         for id in &order {

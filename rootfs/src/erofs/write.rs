@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    directory,
+    devices, directory,
     disk::{BLOCK, Layout, Super, write_xattrs},
     plan::{Plan, Shape},
 };
@@ -51,7 +51,7 @@ pub(crate) fn write(
     layers: &Layers<'_>,
     path: &Path,
 ) -> Result<u32, WriteError> {
-    let plan = Plan::new(image);
+    let plan = Plan::new(image, layers.blob_blocks.len());
     let mut starts = Vec::with_capacity(layers.blob_blocks.len());
     let mut end = plan.blocks;
     for blocks in layers.blob_blocks {
@@ -70,6 +70,8 @@ pub(crate) fn write(
     let mut out = Out { file: BufWriter::with_capacity(1 << 20, &file), position: 0 };
     let writer = Writer { image, plan: &plan, start_of: &start_of };
     let mut buffer = Vec::new();
+    devices::write_table(&starts, layers.blob_blocks, &mut buffer);
+    out.at(devices::TABLE, &buffer)?;
     for (number, id) in (1_u32..).zip(&plan.order) {
         let Some(file) = image.file(*id) else { continue };
         buffer.clear();

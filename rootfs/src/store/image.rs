@@ -8,16 +8,17 @@ use std::{
 use oci_spec::image::ImageConfiguration;
 use serde::{Deserialize, Serialize};
 
-use super::{StoreError, names::Names};
+use super::{Store, StoreError, names::Names};
 use crate::{
     Digest,
-    erofs::{ReadError, Volume},
+    erofs::{self, ReadError, Volume},
     layer,
 };
 
 pub(super) const METADATA: &str = "metadata";
 pub(super) const CONFIG: &str = "config.json";
 const RECORD: &str = "image.json";
+const HOST_METADATA: &str = "metadata.host";
 
 /// What the store writes down about an image, beside its configuration.
 #[derive(Debug, Serialize, Deserialize)]
@@ -84,6 +85,35 @@ impl Image {
     #[must_use]
     pub fn disk_files(&self) -> Vec<PathBuf> {
         self.disk.clone()
+    }
+
+    /// The same disk for this host's kernel: the file to mount, and the devices that it is mounted with, in order (`-o device=…` for each). Block
+    /// addresses in it count over all of them. The first call makes the file.
+    ///
+    /// # Errors
+    /// A store that cannot be read or written, or an image of an older version of this program.
+    pub fn host_disk(&self, store: &Store) -> Result<(PathBuf, Vec<PathBuf>), StoreError> {
+        let [metadata, blobs @ ..] = self.disk.as_slice() else {
+            return Err(StoreError::NotFound(self.id.to_string()));
+        };
+        let path = metadata.with_file_name(HOST_METADATA);
+        if path.exists() {
+            return Ok((path, blobs.to_vec()));
+        }
+        let failed = |source| StoreError::Io { action: "write", path: path.clone(), source };
+        let mut bytes = fs::read(metadata).map_err(StoreError::io("read", metadata))?;
+        let lengths: io::Result<Vec<u64>> =
+            blobs.iter().map(|blob| Ok(fs::metadata(blob)?.len() / crate::BLOCK)).collect();
+        if !erofs::for_host(&mut bytes, &lengths.map_err(failed)?) {
+            let reason = "it has no device table, as older versions made it".into();
+            return Err(StoreError::Damaged { path: metadata.clone(), reason });
+        }
+        let _shared = store.lock_shared()?;
+        let work = store.temporary()?;
+        let staged = work.path().join(HOST_METADATA);
+        super::import::write_durable(&staged, &bytes).map_err(failed)?;
+        fs::rename(&staged, &path).map_err(failed)?;
+        Ok((path, blobs.to_vec()))
     }
 
     /// The content of the regular file `path` (with or without a leading `/`), or None if the image has none. Symbolic links are followed

@@ -135,6 +135,28 @@ impl Drop for Mounted {
     }
 }
 
+/// A read-only loop device, detached when it is dropped.
+pub struct LoopDevice(String);
+
+impl LoopDevice {
+    pub fn new(file: &Path) -> Self {
+        let output =
+            Command::new("losetup").args(["-r", "-f", "--show"]).arg(file).output().unwrap();
+        assert!(output.status.success(), "losetup: {}", String::from_utf8_lossy(&output.stderr));
+        Self(String::from_utf8(output.stdout).unwrap().trim().to_owned())
+    }
+
+    pub fn path(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").args(["-d", &self.0]).status();
+    }
+}
+
 /// Mounts the disk of an image, after fsck.
 pub fn mount(image: &Image) -> (tempfile::TempDir, Mounted) {
     let dir = tempfile::tempdir().unwrap();
