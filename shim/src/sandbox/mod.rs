@@ -1,15 +1,258 @@
-//! A sandbox: what isolates a container. One microVM, its VMM as a child process and its agent over vsock.
+//! A sandbox: what isolates a container. Two kinds behind one seam: [`host`], namespaces and cgroups of this host's
+//! kernel, and [`vm`], a microVM. In both, [`create`] and [`Sandbox::exec`] make a child of the calling process that ends
+//! with the code of the container's process, so that whoever reaps it (the caller, conmon, a containerd shim) learns it.
 
 mod agent;
+mod config;
+mod error;
+pub mod host;
 pub mod vm;
 
+use std::{
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    path::{Path, PathBuf},
+};
+
 pub use agent::{Agent, AgentError};
-pub use vm::{Machine, StartError, Vm};
-
-use std::os::unix::net::UnixStream;
-
 use bulkhead_protocol::{Message, Token};
 use bulkhead_vmm::api::FromVmm;
+pub use config::{Config, ConfigError};
+pub use error::SandboxError;
+use rustix::process::Pid;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+pub use vm::{Machine, StartError, Vm};
+
+pub use crate::settings::Isolation;
+
+/// A child of the calling process that stands for a process of a container and ends with its code: 128 and the signal's
+/// number when a signal ended it.
+#[derive(Debug)]
+pub struct Spawned {
+    /// Its number.
+    pub pid: Pid,
+    /// The master of its terminal, when the process has one.
+    pub master: Option<OwnedFd>,
+}
+
+/// What a container does (OCI runtime-spec, runtime.md, "State"; `paused` is runc's).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    /// It is being made, or was when its maker was killed.
+    Creating,
+    /// Its first process waits to execute its program.
+    Created,
+    /// Its program runs.
+    Running,
+    /// All its processes are frozen.
+    Paused,
+    /// Its first process has ended.
+    Stopped,
+}
+
+impl Status {
+    /// The specification's word.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// A container's sandbox, reached by any process through the container's state directory.
+pub trait Sandbox {
+    /// The truth now, from processes and sockets; never only what a file says.
+    ///
+    /// # Errors
+    /// [`SandboxError`] when it cannot be found out.
+    fn status(&self) -> Result<Status, SandboxError>;
+
+    /// The container's first process on the host: that of [`Spawned`].
+    fn pid(&self) -> Pid;
+
+    /// Lets the first process execute its program, and waits for execve's result.
+    ///
+    /// # Errors
+    /// [`SandboxError`]; the container has stopped then.
+    fn start(&self) -> Result<(), SandboxError>;
+
+    /// Sends a signal to the first process, or to all.
+    ///
+    /// # Errors
+    /// [`SandboxError`].
+    fn kill(&self, signal: i32, all: bool) -> Result<(), SandboxError>;
+
+    /// Runs one more process (OCI runtime-spec, config.md, "Process") with the caller's standard streams, unless it gets
+    /// a terminal, and waits until its program is executed.
+    ///
+    /// # Errors
+    /// [`SandboxError`].
+    fn exec(&self, exec: &Exec<'_>) -> Result<Spawned, SandboxError>;
+
+    /// Freezes all processes.
+    ///
+    /// # Errors
+    /// [`SandboxError`].
+    fn pause(&self) -> Result<(), SandboxError>;
+
+    /// Thaws them.
+    ///
+    /// # Errors
+    /// [`SandboxError`].
+    fn resume(&self) -> Result<(), SandboxError>;
+
+    /// Changes limits: `linux.resources` with what is to change.
+    ///
+    /// # Errors
+    /// [`SandboxError`].
+    fn update(&self, resources: &Value) -> Result<(), SandboxError>;
+
+    /// Removes what is left: processes, cgroup, mounts, sockets. Works after any process was killed at any moment; the
+    /// state directory itself is the caller's.
+    ///
+    /// # Errors
+    /// [`SandboxError`].
+    fn remove(&self) -> Result<(), SandboxError>;
+}
+
+/// How one more process is made.
+#[derive(Debug)]
+pub struct Exec<'a> {
+    /// The process.
+    pub process: &'a Value,
+    /// So many descriptors from 3 on go to the process.
+    pub preserve_fds: u32,
+    /// A cgroup below the container's own, by path or `controller:path`.
+    pub cgroup: Option<&'a str>,
+}
+
+/// What a container is made of.
+#[derive(Debug)]
+pub struct Create<'a> {
+    /// Its name.
+    pub id: &'a str,
+    /// Its state directory, which exists and is locked.
+    pub dir: &'a Path,
+    /// Its bundle, an absolute path.
+    pub bundle: &'a Path,
+    /// Its configuration.
+    pub config: &'a Config,
+    /// Where its root file system comes from.
+    pub root: Root,
+    /// So many descriptors from 3 on go to its process.
+    pub preserve_fds: u32,
+    /// The root is entered without pivot_root(2).
+    pub no_pivot: bool,
+    /// Its process keeps the caller's session keyring.
+    pub no_new_keyring: bool,
+    /// `linux.cgroupsPath` has systemd's form.
+    pub systemd_cgroup: bool,
+}
+
+/// Where a root file system comes from.
+#[derive(Debug, Clone)]
+pub enum Root {
+    /// `root.path`, below the bundle when it is relative.
+    Bundle,
+    /// An image's layers, for a microVM.
+    Layers {
+        /// The image's files, in order.
+        image: Vec<PathBuf>,
+        /// The writable layer; absent: the root's writes stay in memory.
+        writable: Option<PathBuf>,
+        /// The machine.
+        machine: MachineOptions,
+    },
+}
+
+/// What somebody wants of a microVM; absent: what the specification's limits and the settings say.
+#[derive(Debug, Clone, Default)]
+pub struct MachineOptions {
+    /// Its memory.
+    pub memory_mib: Option<u64>,
+    /// Its processors.
+    pub vcpus: Option<u8>,
+    /// Its kernel.
+    pub kernel: Option<PathBuf>,
+    /// Where its console goes.
+    pub console_log: Option<PathBuf>,
+}
+
+/// What the state file keeps of a sandbox, from which [`open`] reaches it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Record {
+    /// Of a container on the host's kernel.
+    Host(host::Record),
+    /// Of a microVM.
+    Vm(vm::Record),
+}
+
+/// A sandbox whose container waits to be started.
+pub struct Created {
+    /// What the state file has to keep.
+    pub record: Record,
+    /// The container's process.
+    pub spawned: Spawned,
+    /// A line for each thing that was left out.
+    pub warnings: Vec<String>,
+    commit: Option<host::Commit>,
+}
+
+impl Created {
+    /// The record is in the state file: from now on the container outlives this process.
+    ///
+    /// # Errors
+    /// [`SandboxError`].
+    pub fn commit(self) -> Result<Spawned, SandboxError> {
+        if let Some(commit) = self.commit {
+            commit.done()?;
+        }
+        Ok(self.spawned)
+    }
+}
+
+/// Makes a container. It dies with the caller until [`Created::commit`].
+///
+/// # Errors
+/// [`SandboxError`]; nothing is left then.
+pub fn create(isolation: Isolation, create: &Create<'_>) -> Result<Created, SandboxError> {
+    match isolation {
+        Isolation::Host => host::create(create),
+        Isolation::Vm => {
+            let (record, spawned) = vm::create(create)?;
+            Ok(Created { record: Record::Vm(record), spawned, warnings: Vec::new(), commit: None })
+        }
+    }
+}
+
+/// Reaches the sandbox of a container whose state directory this is.
+///
+/// # Errors
+/// [`SandboxError`].
+pub fn open<'a>(record: &'a Record, dir: &'a Path) -> Result<Box<dyn Sandbox + 'a>, SandboxError> {
+    match record {
+        Record::Host(record) => Ok(Box::new(host::open(record, dir)?)),
+        Record::Vm(record) => Ok(Box::new(vm::open(record, dir)?)),
+    }
+}
+
+/// Reaches what is left of a container whose maker was killed before it could keep a record.
+///
+/// # Errors
+/// [`SandboxError`].
+pub fn remains(isolation: Isolation, dir: &Path) -> Result<Option<Record>, SandboxError> {
+    match isolation {
+        Isolation::Host => Ok(None),
+        Isolation::Vm => Ok(vm::remains(dir)?.map(Record::Vm)),
+    }
+}
 
 /// What a monitor waits for; every thread that waits for something sends it into one channel.
 #[derive(Debug)]
