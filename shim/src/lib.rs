@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod commands;
 pub mod container;
+pub mod logs;
 pub mod progress;
 pub mod sandbox;
 pub mod session;
