@@ -3,7 +3,7 @@
 
 use std::{fmt::Display, path::PathBuf};
 
-use bulkhead_container::{Hierarchy, Platform, loopback_up};
+use bulkhead_container::{Cgroups, Platform, loopback_up};
 use rustix::{
     fs::{Mode, OFlags},
     io::Errno,
@@ -21,8 +21,6 @@ use crate::{
 /// Where roots of layers are put together.
 const SCRATCH: &str = "/run/bulkhead";
 const CGROUPS: &str = "/sys/fs/cgroup";
-/// Where a host with version 1 has version 2.
-const HYBRID_CGROUPS: &str = "/sys/fs/cgroup/unified";
 
 /// Sets a guest up. The monitor is told as early as possible: what it does then and the mounts here overlap.
 pub(crate) fn guest() -> Result<Server, Fault> {
@@ -36,7 +34,7 @@ pub(crate) fn guest() -> Result<Server, Fault> {
     mount("cgroup2", CGROUPS, quiet)?;
     loopback_up()?;
     let platform = server.platform();
-    platform.cgroups = Some(Hierarchy::open(CGROUPS, true)?);
+    platform.cgroups = Some(Cgroups::guest(CGROUPS));
     platform.share_memory = true;
     platform.owns_network = true;
     Ok(server)
@@ -48,8 +46,7 @@ pub(crate) fn host(link: Link) -> Result<Server, Fault> {
     let own = rustix::process::getpid();
     rustix::process::set_child_subreaper(Some(own)).map_err(to("become a subreaper"))?;
     let mut platform = Platform::new(PathBuf::from(SCRATCH))?;
-    platform.cgroups =
-        [CGROUPS, HYBRID_CGROUPS].iter().find_map(|path| Hierarchy::open(path, false).ok());
+    platform.cgroups = Cgroups::host()?;
     platform.share_memory = own.is_init();
     Server::connect(link, platform)
 }

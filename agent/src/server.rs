@@ -136,7 +136,7 @@ impl Server {
             Call::Resize { target, size } => self.resize(&target, size),
             Call::Delete { container } => {
                 let entry = self.processes.entry(&container).map_err(failure)?;
-                entry.container.delete(self.platform.cgroups.as_ref()).map_err(failure)?;
+                entry.container.delete().map_err(failure)?;
                 self.processes.remove(&container);
                 Ok(Reply::Done)
             }
@@ -275,7 +275,7 @@ impl Server {
         }
         for entry in self.processes.iter() {
             // What cannot be removed goes with the guest, or is removed by the next container of the same id.
-            let _ = entry.container.delete(self.platform.cgroups.as_ref());
+            let _ = entry.container.delete();
         }
         boot::sync();
     }

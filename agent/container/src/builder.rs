@@ -12,7 +12,7 @@ use rustix::{
 };
 
 use crate::{
-    cgroup::{self, Cgroup, Hierarchy},
+    cgroup::{self, Cgroup, Cgroups},
     child::{Init, Streams, Task},
     container::{Container, Facts, Process},
     error::{Error, at},
@@ -31,7 +31,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Platform {
     /// Where containers get their control groups; without one, limits are left out with a warning.
-    pub cgroups: Option<Hierarchy>,
+    pub cgroups: Option<Cgroups>,
     /// A directory with the directories `lower`, `upper` and `root`, on which roots of layers are put together.
     pub scratch: PathBuf,
     /// New processes share the agent's memory until they execute their program, when that is safe. Only for an agent
@@ -139,11 +139,14 @@ impl<'a> Builder<'a> {
         let task = Task::Init(Box::new(init));
         let work = Work { streams, task, identity, program, descriptors };
         let resources = linux.resources.as_ref();
-        let (cgroup, warnings) = make_cgroup(platform, id, resources)?;
+        let (cgroup, warnings) =
+            make_cgroup(platform, id, linux.cgroups_path.as_deref(), resources)?;
+        // It waits until it has been put into its groups, while its maker works on.
+        let enters = cgroup.as_ref().is_some_and(Cgroup::must_enter);
         let launch = Launch {
             platform,
             cgroup: cgroup.as_ref(),
-            share,
+            share: share && !enters,
             oom_score_adj: process.oom_score_adj,
         };
         let launched = launch.init(work, &namespaces).and_then(|launched| {
@@ -163,9 +166,9 @@ impl<'a> Builder<'a> {
                 Ok(Created { container, console, warnings })
             }
             Err(error) => {
-                if let (Some(hierarchy), Some(cgroup)) = (&platform.cgroups, &cgroup) {
+                if let Some(cgroup) = &cgroup {
                     // The first error is what matters.
-                    let _ = hierarchy.remove(cgroup);
+                    let _ = cgroup.remove();
                 }
                 Err(error)
             }
@@ -184,6 +187,7 @@ impl<'a> Builder<'a> {
         let can_trace = identity.can_trace();
         let apart = ThreadNameSpaceType::USER | ThreadNameSpaceType::TIME;
         let share = platform.share_memory
+            && !container.cgroup().is_some_and(Cgroup::must_enter)
             && !container.can_trace()
             && !can_trace
             && !facts.namespaces.intersects(apart);
@@ -223,18 +227,19 @@ fn streams(stdio: Stdio, process: &spec::Process) -> (Streams, Vec<OwnedFd>) {
 fn make_cgroup(
     platform: &Platform,
     id: &str,
+    path: Option<&str>,
     resources: Option<&Resources>,
 ) -> Result<(Option<Cgroup>, Vec<String>), Error> {
     let fallback = Resources::default();
     let resources = resources.unwrap_or(&fallback);
     match &platform.cgroups {
-        Some(hierarchy) => {
-            hierarchy.create(id, resources).map(|(cgroup, warnings)| (Some(cgroup), warnings))
+        Some(cgroups) => {
+            cgroups.create(path, id, resources).map(|(cgroup, warnings)| (Some(cgroup), warnings))
         }
         None if cgroup::limits_anything(resources)? => Ok((
             None,
             vec![format!(
-                "container {id}: linux.resources is not applied, because this system has no cgroup v2"
+                "container {id}: linux.resources is not applied, because no cgroup hierarchy is mounted"
             )],
         )),
         None => Ok((None, Vec::new())),

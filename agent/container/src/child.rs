@@ -37,6 +37,8 @@ const TARGET: RawFd = 4;
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) report: RawFd,
+    /// Its maker has something to do before it goes on.
+    pub(crate) waits: bool,
     pub(crate) streams: Streams,
     pub(crate) task: Task,
     pub(crate) identity: Identity,
@@ -116,8 +118,11 @@ fn prepare(job: &mut Job, report: BorrowedFd<'_>) -> Result<(), Error> {
     sys::unblock_signals().map_err(at("unblock", "signals"))?;
     rustix::process::setsid().map_err(at("make", "a session"))?;
     umask(Mode::empty());
+    if job.waits && !report::wait(report) {
+        return Err(Error::state("", "lost its agent"));
+    }
     let console = match &job.task {
-        Task::Init(init) => init.steps(&job.streams, &job.identity, report)?,
+        Task::Init(init) => init.steps(&job.streams, &job.identity)?,
         Task::Exec { namespaces, .. } => {
             join(*namespaces)?;
             terminal(&job.streams, job.identity.uid(), false)?
@@ -201,13 +206,8 @@ fn terminal(streams: &Streams, uid: Uid, console: bool) -> Result<Option<OwnedFd
 }
 
 impl Init {
-    fn steps(
-        &self,
-        streams: &Streams,
-        identity: &Identity,
-        report: BorrowedFd<'_>,
-    ) -> Result<Option<OwnedFd>, Error> {
-        self.become_root(report)?;
+    fn steps(&self, streams: &Streams, identity: &Identity) -> Result<Option<OwnedFd>, Error> {
+        self.become_root()?;
         self.namespaces.enter()?;
         self.names()?;
         let root = mount::prepare(&self.root, &self.scratch)?;
@@ -227,12 +227,9 @@ impl Init {
     }
 
     /// In a new user namespace, a process is nobody until its maker has written the maps.
-    fn become_root(&self, report: BorrowedFd<'_>) -> Result<(), Error> {
+    fn become_root(&self) -> Result<(), Error> {
         if !self.namespaces.new_user() {
             return Ok(());
-        }
-        if !report::wait(report) {
-            return Err(Error::state("", "lost its agent"));
         }
         rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT)
             .and_then(|()| rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT))

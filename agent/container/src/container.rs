@@ -9,7 +9,7 @@ use rustix::{
 };
 
 use crate::{
-    cgroup::{Cgroup, Hierarchy},
+    cgroup::Cgroup,
     error::{Error, at},
     launch::Pending,
     seccomp::Filter,
@@ -168,17 +168,16 @@ impl Container {
     ///
     /// # Errors
     /// [`Error::State`] when it has not stopped; [`Error::System`].
-    pub fn delete(&self, cgroups: Option<&Hierarchy>) -> Result<(), Error> {
+    pub fn delete(&self) -> Result<(), Error> {
         if !self.is_stopped() {
             return Err(Error::state(&self.id, "has not stopped; kill it first"));
         }
-        match (cgroups, &self.cgroup) {
-            (Some(hierarchy), Some(cgroup)) => hierarchy.remove(cgroup),
-            _ => Ok(()),
-        }
+        self.cgroup.as_ref().map_or(Ok(()), Cgroup::remove)
     }
 
-    pub(crate) fn cgroup(&self) -> Option<&Cgroup> {
+    /// Its control group; absent where no hierarchy is mounted.
+    #[must_use]
+    pub fn cgroup(&self) -> Option<&Cgroup> {
         self.cgroup.as_ref()
     }
 

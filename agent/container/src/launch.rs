@@ -108,30 +108,31 @@ impl Launch<'_> {
         let stack =
             if self.share { Some(Stack::new().map_err(at("make", "a stack"))?) } else { None };
         let Work { streams, task, identity, program, descriptors } = work;
-        let job = Job { report: theirs.as_raw_fd(), streams, task, identity, program };
+        let enters = self.cgroup.filter(|cgroup| cgroup.must_enter());
+        let waits = namespaces.new_user() || enters.is_some();
+        let job = Job { report: theirs.as_raw_fd(), waits, streams, task, identity, program };
         let job = OwnedJob(Box::into_raw(Box::new(job)));
+        let group = self.cgroup.map(Cgroup::dir).transpose()?.flatten();
         // SAFETY: `child::run` never returns. The job and the stack live in `Pending` until the process has executed its
         // program or ended. This process waits for the report before it goes on, and after that the other one makes only
         // the system calls of waiting, executing and ending.
         let cloned = unsafe {
-            clone::clone(
-                namespaces.flags,
-                self.cgroup.map(Cgroup::dir),
-                stack.as_ref(),
-                child::run,
-                job.0.cast(),
-            )
+            clone::clone(namespaces.flags, group, stack.as_ref(), child::run, job.0.cast())
         };
         // The new process has its own copies.
         drop((theirs, descriptors));
         let cloned = cloned.map_err(at("make", "a process"))?;
         let process = Process::new(cloned.pid, cloned.pidfd);
-        let mapped = if namespaces.new_user() {
-            namespaces.map_ids(process.pid()).and_then(|()| report::go(&report))
-        } else {
-            Ok(())
+        let prepared = || {
+            if let Some(cgroup) = enters {
+                cgroup.enter(process.pid())?;
+            }
+            if namespaces.new_user() {
+                namespaces.map_ids(process.pid())?;
+            }
+            if waits { report::go(&report) } else { Ok(()) }
         };
-        match mapped.and_then(|()| self.hear(&process, &report)) {
+        match prepared().and_then(|()| self.hear(&process, &report)) {
             Ok(console) => {
                 let pending = Pending { report, job, _stack: stack };
                 Ok(Launched { process, pending, console })

@@ -30,7 +30,7 @@ mod sysctl;
 mod terminal;
 
 pub use builder::{Builder, Created, Joined, Platform, Stdio};
-pub use cgroup::Hierarchy;
+pub use cgroup::{Cgroup, CgroupRecord, Cgroups, OomEvents, Placed, Version};
 pub use container::{Container, Process};
 pub use error::{Error, Kind};
 pub use mount::{Lower, Root, Upper};

@@ -13,12 +13,17 @@
 
 mod frame;
 mod message;
+mod process;
+pub mod stats;
 
 pub use frame::{FrameError, Reader, read_frame, write_frame};
 pub use message::{
     Call, Create, Exec, ExitStatus, Exited, Failure, FailureKind, Lower, Message, Ready, Reply,
     Request, Root, Stdio, StreamHello, Target, Token, Upper, WindowSize,
 };
+
+pub use process::ProcessInfo;
+pub use stats::Stats;
 
 /// The version of these messages; a monitor refuses an agent of another one.
 pub const VERSION: u32 = 1;

@@ -21,12 +21,12 @@ pub(super) struct Instruction {
 }
 
 /// What a process may do with a device: some of the three bits.
-type Access = u8;
+pub(super) type Access = u8;
 
-const MKNOD: Access = 1;
-const READ: Access = 2;
-const WRITE: Access = 4;
-const ALL_ACCESS: Access = MKNOD | READ | WRITE;
+pub(super) const MKNOD: Access = 1;
+pub(super) const READ: Access = 2;
+pub(super) const WRITE: Access = 4;
+pub(super) const ALL_ACCESS: Access = MKNOD | READ | WRITE;
 
 /// More rules, or more devices that they name, are refused.
 const MAX_RULES: usize = 1024;
@@ -66,9 +66,7 @@ const DEFAULT_CHARACTER: [(u32, Option<u32>); 9] = [
 
 /// The program for these rules and the default ones; `None` when everything is allowed.
 pub(super) fn compile(rules: &[DeviceRule]) -> Result<Option<Vec<Instruction>>, Error> {
-    let (block, character) =
-        (of_kind(rules, DeviceType::Block)?, of_kind(rules, DeviceType::Character)?);
-    let (block, character) = (table(&block)?, table(&character)?);
+    let [block, character] = tables(rules)?;
     if block.is_open() && character.is_open() {
         return Ok(None);
     }
@@ -80,6 +78,14 @@ pub(super) fn compile(rules: &[DeviceRule]) -> Result<Option<Vec<Instruction>>, 
     program.extend(block);
     program.extend(character.code());
     Ok(Some(program))
+}
+
+/// What these rules and the default ones allow with block and with character devices.
+pub(super) fn tables(rules: &[DeviceRule]) -> Result<[Table; 2], Error> {
+    Ok([
+        table(&of_kind(rules, DeviceType::Block)?)?,
+        table(&of_kind(rules, DeviceType::Character)?)?,
+    ])
 }
 
 /// The rules that are about one kind of devices, in order, and the default ones.
@@ -144,11 +150,11 @@ fn too_many(count: usize) -> Error {
 
 /// What is allowed with the devices of one kind, from the most to the least specific.
 #[derive(Debug)]
-struct Table {
-    devices: BTreeMap<(u32, u32), Access>,
-    majors: BTreeMap<u32, Access>,
-    minors: BTreeMap<u32, Access>,
-    others: Access,
+pub(super) struct Table {
+    pub(super) devices: BTreeMap<(u32, u32), Access>,
+    pub(super) majors: BTreeMap<u32, Access>,
+    pub(super) minors: BTreeMap<u32, Access>,
+    pub(super) others: Access,
 }
 
 /// What the rules allow with a device; `None` is a number that no rule names.

@@ -1,139 +1,103 @@
-//! One control file and what to write into it, and the set of controllers that some of them need.
+//! What `linux.resources` says as control files and what to write into them.
 
-use std::{borrow::Cow, collections::BTreeMap, fmt};
+use std::{borrow::Cow, fmt};
 
-use crate::error::Error;
+use super::{Version, cpu, cpuset, hugetlb, io, memory, network, pids, rdma, unified};
+use crate::{error::Error, spec::Resources};
 
 /// A value for a control file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Setting {
-    /// The controller whose file it is; empty for the core's files.
+    /// The controller whose file it is; empty for the files that every group of version 2 has.
     pub(super) controller: &'static str,
     pub(super) file: Cow<'static, str>,
     pub(super) value: String,
+    pub(super) missing: Missing,
 }
 
-impl Setting {
-    pub(super) fn new(file: &'static str, value: impl fmt::Display) -> Self {
-        Self { controller: controller(file), file: file.into(), value: value.to_string() }
+/// What a kernel without the file means for the limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// It cannot be kept.
+    Refuse,
+    /// It is kept anyway: a kernel that does not count something does not have it.
+    Holds,
+    /// It is no limit but a wish; the user is told that it is left out.
+    Warn,
+    /// This file takes this value instead.
+    Instead(&'static str, String),
+}
+
+/// All settings, in the order in which they are written, and what was left out.
+#[derive(Debug, Default)]
+pub(super) struct Settings {
+    pub(super) list: Vec<Setting>,
+    pub(super) warnings: Vec<String>,
+}
+
+impl Settings {
+    /// A limit. The controller is the file's first word.
+    pub(super) fn limit(&mut self, file: &'static str, value: impl fmt::Display) {
+        self.or(file, value, Missing::Refuse);
     }
-}
 
-fn controller(file: &str) -> &'static str {
-    let prefix = file.split('.').next().unwrap_or_default();
-    NAMES.into_iter().find(|name| *name == prefix).unwrap_or("")
-}
-
-/// `linux.resources.unified`: files as they are.
-pub(super) fn unified(
-    values: &BTreeMap<String, String>,
-    all: &mut Vec<Setting>,
-) -> Result<(), Error> {
-    for (file, value) in values {
-        if file.contains('/') || !file.contains('.') || file.starts_with('.') {
-            return Err(Error::invalid(
-                "linux.resources.unified",
-                file,
-                "a file of cgroup v2, such as memory.high, is wanted",
-            ));
-        }
-        all.push(Setting {
-            controller: controller(file),
-            file: file.clone().into(),
-            value: value.clone(),
+    /// The same, with what a kernel without the file means.
+    pub(super) fn or(&mut self, file: &'static str, value: impl fmt::Display, missing: Missing) {
+        let controller = file.split('.').next().unwrap_or_default();
+        self.list.push(Setting {
+            controller,
+            file: file.into(),
+            value: value.to_string(),
+            missing,
         });
     }
-    Ok(())
-}
 
-const NAMES: [&str; 6] = ["cpu", "cpuset", "hugetlb", "io", "memory", "pids"];
-
-/// A set of controllers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Controllers(u8);
-
-impl Controllers {
-    /// Those named in a line of `cgroup.controllers`; unknown ones are left out.
-    pub(super) fn parse(text: &str) -> Self {
-        text.split_whitespace().fold(Self::default(), Self::with)
-    }
-
-    pub(super) fn all() -> Self {
-        NAMES.into_iter().fold(Self::default(), Self::with)
-    }
-
-    pub(super) fn of(settings: &[Setting]) -> Self {
-        settings.iter().fold(Self::default(), |set, setting| set.with(setting.controller))
-    }
-
-    /// Those that every container has: memory tells who was killed for want of it.
-    pub(super) fn basic() -> Self {
-        Self::default().with("memory").with("pids")
-    }
-
-    fn with(self, name: &str) -> Self {
-        NAMES.iter().position(|known| *known == name).map_or(self, |bit| Self(self.0 | 1 << bit))
-    }
-
-    pub(super) fn contains(self, name: &str) -> bool {
-        NAMES.iter().position(|known| *known == name).is_some_and(|bit| self.0 & 1 << bit != 0)
-    }
-
-    pub(super) fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    pub(super) fn union(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
-    pub(super) fn intersection(self, other: Self) -> Self {
-        Self(self.0 & other.0)
-    }
-
-    pub(super) fn without(self, other: Self) -> Self {
-        Self(self.0 & !other.0)
-    }
-
-    pub(super) fn extend(&mut self, other: Self) {
-        *self = self.union(other);
+    /// A wish that this version of cgroups does not know.
+    pub(super) fn unknown(&mut self, property: &str, version: Version) {
+        let version = if version == Version::V1 { 1 } else { 2 };
+        self.warnings.push(format!(
+            "linux.resources.{property} is ignored: cgroup v{version} has no such setting"
+        ));
     }
 }
 
-/// As `cgroup.subtree_control` takes them: `+cpu +memory`.
-impl fmt::Display for Controllers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut gap = "";
-        for name in NAMES.into_iter().filter(|name| self.contains(name)) {
-            write!(f, "{gap}+{name}")?;
-            gap = " ";
-        }
-        Ok(())
+/// The settings of all controllers. `version` says of which version a controller is; version 1's `blkio` goes by the name
+/// that version 2 gave it, `io`.
+///
+/// # Errors
+/// [`Error::Invalid`] for a limit that cannot be.
+pub(super) fn of(
+    resources: &Resources,
+    version: impl Fn(&str) -> Version,
+) -> Result<Settings, Error> {
+    let mut all = Settings::default();
+    if let Some(memory) = &resources.memory {
+        memory::settings(memory, version("memory"), &mut all)?;
     }
+    if let Some(cpu) = &resources.cpu {
+        cpu::settings(cpu, version("cpu"), &mut all)?;
+        cpuset::settings(cpu, &mut all);
+    }
+    if let Some(pids) = resources.pids {
+        pids::settings(pids, &mut all);
+    }
+    if let Some(io) = &resources.block_io {
+        io::settings(io, version("io"), &mut all)?;
+    }
+    hugetlb::settings(&resources.hugepage_limits, version("hugetlb"), &mut all)?;
+    if let Some(network) = &resources.network {
+        network::settings(network, &mut all)?;
+    }
+    rdma::settings(&resources.rdma, &mut all)?;
+    unified::settings(&resources.unified, version, &mut all)?;
+    Ok(all)
 }
 
+/// Settings as `file=value`, for tests.
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn controllers_are_read_and_written_as_the_kernel_does() {
-        let set = Controllers::parse("cpuset cpu io memory hugetlb pids rdma misc\n");
-        assert_eq!(set.to_string(), "+cpu +cpuset +hugetlb +io +memory +pids");
-        assert_eq!(set.without(Controllers::basic()).to_string(), "+cpu +cpuset +hugetlb +io");
-        assert!(!set.contains("rdma") && !set.contains("") && set.contains("io"));
-    }
-
-    #[test]
-    fn unified_names_files_only() {
-        let mut all = Vec::new();
-        let map = |file: &str| BTreeMap::from([(file.to_owned(), "1".to_owned())]);
-        unified(&map("memory.high"), &mut all).unwrap();
-        unified(&map("cgroup.max.depth"), &mut all).unwrap();
-        assert_eq!(all[0].controller, "memory");
-        assert_eq!(all[1].controller, "");
-        for bad in ["../memory.max", "memory", ".hidden", "a/b.c"] {
-            assert!(unified(&map(bad), &mut all).is_err(), "{bad}");
-        }
-    }
+pub(super) fn lines(resources: &str, version: Version) -> Result<Vec<String>, String> {
+    let resources = serde_json::from_str(resources).unwrap();
+    let all = of(&resources, |_| version).map_err(|error| error.to_string())?;
+    let settings = all.list.iter().map(|one| format!("{}={}", one.file, one.value));
+    Ok(settings.chain(all.warnings.iter().map(|line| format!("warning: {line}"))).collect())
 }

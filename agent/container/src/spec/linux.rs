@@ -20,6 +20,8 @@ pub struct Linux {
     pub time_offsets: BTreeMap<String, TimeOffset>,
     /// Device nodes beyond the default ones.
     pub devices: Vec<Device>,
+    /// Where the control group is; see [`crate::Cgroups::create`].
+    pub cgroups_path: Option<String>,
     /// Limits.
     pub resources: Option<Resources>,
     /// Kernel parameters of the container's namespaces.

@@ -12,7 +12,8 @@ pub use process::{
     Capabilities, ConsoleSize, IoPriority, IoPriorityClass, Process, Rlimit, Scheduler, User,
 };
 pub use resources::{
-    BlockIo, Cpu, DeviceRule, HugepageLimit, Memory, Pids, Resources, Throttle, WeightDevice,
+    BlockIo, Cpu, DeviceRule, HugepageLimit, InterfacePriority, Memory, Network, Pids, Rdma,
+    Resources, Throttle, WeightDevice,
 };
 pub use seccomp::{Action, Arg, Flag, Operator, Seccomp, SyscallRule};
 use serde::Deserialize;

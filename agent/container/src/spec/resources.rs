@@ -23,6 +23,10 @@ pub struct Resources {
     pub block_io: Option<BlockIo>,
     /// Huge pages.
     pub hugepage_limits: Vec<HugepageLimit>,
+    /// Network packets' class and priorities; of cgroup v1 only.
+    pub network: Option<Network>,
+    /// RDMA devices, by their names.
+    pub rdma: BTreeMap<String, Rdma>,
     /// Files of cgroup v2 and what to write into them.
     pub unified: BTreeMap<String, String>,
 }
@@ -37,6 +41,20 @@ pub struct Memory {
     pub reservation: Option<i64>,
     /// Memory and swap together.
     pub swap: Option<i64>,
+    /// The kernel's memory, which newer kernels do not limit.
+    pub kernel: Option<i64>,
+    /// The kernel's memory for TCP buffers.
+    #[serde(rename = "kernelTCP")]
+    pub kernel_tcp: Option<i64>,
+    /// How readily memory goes to swap, 0 to 100.
+    pub swappiness: Option<u64>,
+    /// Processes wait for memory instead of being killed for want of it.
+    #[serde(rename = "disableOOMKiller")]
+    pub disable_oom_killer: Option<bool>,
+    /// Child groups count as the group's own.
+    pub use_hierarchy: Option<bool>,
+    /// A limit under what is in use is refused.
+    pub check_before_update: Option<bool>,
 }
 
 /// Processor limits.
@@ -51,6 +69,10 @@ pub struct Cpu {
     pub burst: Option<u64>,
     /// The period, in microseconds.
     pub period: Option<u64>,
+    /// Microseconds of real-time scheduling in each of its periods.
+    pub realtime_runtime: Option<i64>,
+    /// The period of real-time scheduling, in microseconds.
+    pub realtime_period: Option<u64>,
     /// The processors to run on, `0-3,7`.
     pub cpus: Option<String>,
     /// The memory nodes to use, `0-1`.
@@ -72,6 +94,8 @@ pub struct Pids {
 pub struct BlockIo {
     /// The weight in cgroup v1's scale, 10 to 1000.
     pub weight: Option<u16>,
+    /// The weight of the group's own processes beside its child groups.
+    pub leaf_weight: Option<u16>,
     /// Weights for some devices.
     pub weight_device: Vec<WeightDevice>,
     /// Bytes read a second.
@@ -88,6 +112,7 @@ pub struct BlockIo {
 
 /// A device's weight.
 #[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct WeightDevice {
     /// The major number.
     pub major: u32,
@@ -96,6 +121,9 @@ pub struct WeightDevice {
     /// The weight, 10 to 1000.
     #[serde(default)]
     pub weight: Option<u16>,
+    /// The weight of the group's own processes beside its child groups.
+    #[serde(default)]
+    pub leaf_weight: Option<u16>,
 }
 
 /// A device's limit.
@@ -116,7 +144,37 @@ pub struct HugepageLimit {
     /// `2MB`, `1GB`, ….
     pub page_size: String,
     /// Bytes.
-    pub limit: i64,
+    pub limit: u64,
+}
+
+/// What a network card's queues and filters see.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Network {
+    /// The class of packets (net_cls).
+    #[serde(rename = "classID")]
+    pub class_id: Option<u32>,
+    /// Priorities by network interface (net_prio).
+    pub priorities: Vec<InterfacePriority>,
+}
+
+/// A network interface's priority.
+#[derive(Debug, Clone, Deserialize)]
+pub struct InterfacePriority {
+    /// The interface.
+    pub name: String,
+    /// The priority.
+    pub priority: u32,
+}
+
+/// Limits of an RDMA device.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Rdma {
+    /// Handles.
+    pub hca_handles: Option<u32>,
+    /// Objects.
+    pub hca_objects: Option<u32>,
 }
 
 /// Allows or denies device nodes.

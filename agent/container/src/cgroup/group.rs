@@ -1,0 +1,200 @@
+//! A container's group: one directory in each hierarchy.
+
+use std::os::fd::BorrowedFd;
+
+use bulkhead_protocol::Stats;
+use rustix::{io::Errno, process::Pid};
+use serde::{Deserialize, Serialize};
+
+use super::{Version, device, device_list, directory::Directory, memory, setting, stats};
+use crate::{
+    error::{Error, at},
+    spec::{DeviceRule, Resources},
+};
+
+/// How long a process that has just been made may take until the kernel lets it enter a group (`EINVAL`).
+const ENTER_ATTEMPTS: u32 = 20;
+
+/// A container's control group.
+#[derive(Debug)]
+pub struct Cgroup {
+    id: String,
+    directories: Vec<Directory>,
+}
+
+/// All that another process needs to find the group again. Its form is this version's own.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct CgroupRecord {
+    id: String,
+    directories: Vec<Directory>,
+}
+
+/// Where a group is in one hierarchy.
+#[derive(Debug, Clone, Copy)]
+pub struct Placed<'a> {
+    /// The hierarchy's version.
+    pub version: Version,
+    /// Its controllers as mount(2) takes them: `cpu,cpuacct`, `name=systemd`.
+    pub controllers: &'a str,
+    /// The group's directory.
+    pub path: &'a str,
+}
+
+impl Cgroup {
+    pub(super) fn new(id: &str) -> Self {
+        Self { id: id.to_owned(), directories: Vec::new() }
+    }
+
+    pub(super) fn add(&mut self, directory: Directory) {
+        self.directories.push(directory);
+    }
+
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub(super) fn directories(&self) -> &[Directory] {
+        &self.directories
+    }
+
+    /// Where a controller's files are. `io` is `blkio` where that is of version 1; the files that every group of version
+    /// 2 has are those of no controller, `""`.
+    pub(super) fn directory(&self, controller: &str) -> Option<&Directory> {
+        match controller {
+            "" => self.directory_of(Version::V2),
+            "io" => self.having("blkio").or_else(|| self.having("io")),
+            name => self.having(name),
+        }
+    }
+
+    fn having(&self, controller: &str) -> Option<&Directory> {
+        self.directories.iter().find(|dir| dir.has(controller))
+    }
+
+    pub(super) fn directory_of(&self, version: Version) -> Option<&Directory> {
+        self.directories.iter().find(|dir| dir.version == version)
+    }
+
+    /// The group again, in any process. That it is gone is noticed by the first call that needs it.
+    #[must_use]
+    pub fn open(record: CgroupRecord) -> Self {
+        Self { id: record.id, directories: record.directories }
+    }
+
+    /// What [`Cgroup::open`] needs.
+    #[must_use]
+    pub fn record(&self) -> CgroupRecord {
+        let copy = |dir: &Directory| {
+            Directory::new(dir.version, &dir.controllers, dir.path.clone(), dir.parents)
+        };
+        CgroupRecord {
+            id: self.id.clone(),
+            directories: self.directories.iter().map(copy).collect(),
+        }
+    }
+
+    /// Where it is in each hierarchy.
+    pub fn places(&self) -> impl Iterator<Item = Placed<'_>> {
+        self.directories.iter().map(|dir| Placed {
+            version: dir.version,
+            controllers: &dir.controllers,
+            path: &dir.path,
+        })
+    }
+
+    /// For clone3's `CLONE_INTO_CGROUP`: its directory in the hierarchy of version 2, where there is one.
+    ///
+    /// # Errors
+    /// [`Error::System`] when the group is gone.
+    pub fn dir(&self) -> Result<Option<BorrowedFd<'_>>, Error> {
+        self.directory_of(Version::V2)
+            .map(|dir| dir.open().map_err(at("open cgroup", &dir.path)))
+            .transpose()
+    }
+
+    /// Processes have to [`Cgroup::enter`] it: there are hierarchies of version 1.
+    #[must_use]
+    pub fn must_enter(&self) -> bool {
+        self.directory_of(Version::V1).is_some()
+    }
+
+    /// Puts a process that was made in [`Cgroup::dir`] into the other hierarchies, those of version 1.
+    ///
+    /// # Errors
+    /// [`Error::System`].
+    pub fn enter(&self, process: Pid) -> Result<(), Error> {
+        let pid = process.as_raw_nonzero().to_string();
+        for dir in self.directories.iter().filter(|dir| dir.version == Version::V1) {
+            let mut attempts = 0;
+            loop {
+                match dir.write("cgroup.procs", &pid) {
+                    Err(Errno::INVAL) if attempts < ENTER_ATTEMPTS => {
+                        attempts += 1;
+                        std::thread::sleep(std::time::Duration::from_millis(5));
+                    }
+                    written => {
+                        break written.map_err(at("put a process into cgroup", &dir.path))?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Restricts the group's processes to the devices that the rules and the default rules allow. To be done once the
+    /// first one has mounted its disks, which the rules need not allow it to open.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a rule that cannot be, [`Error::System`].
+    pub fn restrict_devices(&self, rules: &[DeviceRule]) -> Result<(), Error> {
+        if let Some(dir) = self.directory("devices") {
+            for (allow, line) in device_list::lines(rules)? {
+                let file = if allow { "devices.allow" } else { "devices.deny" };
+                dir.write(file, &line).map_err(at("set linux.resources.devices to", line))?;
+            }
+            return Ok(());
+        }
+        match self.directory_of(Version::V2) {
+            Some(dir) => {
+                let fd = dir.open().map_err(at("open cgroup", &dir.path))?;
+                device::attach(fd, rules)
+            }
+            None => Err(Error::invalid(
+                "linux.resources.devices",
+                rules.len(),
+                "this system has no cgroup controller for devices; mount cgroup v2 or the devices controller",
+            )),
+        }
+    }
+
+    /// Changes limits; those that are absent stay, and rules for devices are not changed. Returns a line for each wish that
+    /// had to be left out.
+    ///
+    /// # Errors
+    /// As [`super::Cgroups::create`]; some limits may have been changed then.
+    pub fn update(&self, resources: &Resources) -> Result<Vec<String>, Error> {
+        let version = |controller: &str| match self.directory(controller) {
+            Some(dir) => dir.version,
+            None if self.must_enter() => Version::V1,
+            None => Version::V2,
+        };
+        let mut settings = setting::of(resources, version)?;
+        if let (Some(memory), Some(dir)) = (&resources.memory, self.directory("memory")) {
+            memory::check(memory, dir)?;
+        }
+        settings.warnings.extend(self.apply(&settings.list)?);
+        Ok(settings.warnings)
+    }
+
+    /// What the container uses. What this system does not count is 0 or empty.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        stats::of(self)
+    }
+
+    /// A process of the group was killed for want of memory. False when that cannot be known.
+    #[must_use]
+    pub fn oom_killed(&self) -> bool {
+        self.directory("memory").is_some_and(|dir| memory::oom_kills(dir) > 0)
+    }
+}
