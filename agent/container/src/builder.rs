@@ -2,25 +2,30 @@
 //! computed is, before the process exists.
 
 use std::{
-    os::fd::{AsRawFd, OwnedFd},
+    ffi::CString,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::PathBuf,
 };
 
 use rustix::{
-    process::PidfdFlags,
+    process::{Pid, PidfdFlags},
     thread::{CapabilitySet, ThreadNameSpaceType},
 };
 
 use crate::{
     cgroup::{self, Cgroup, Cgroups},
-    child::{Init, Streams, Task},
+    child::{Init, InitHooks, Streams, Task},
     container::{Container, Facts, Process},
     error::{Error, at},
+    hooks,
+    hooks::State,
     identity::Identity,
     launch::{Launch, Launched, Work},
-    mount::{self, Mounts, Nodes, Root},
+    mount::{self, Entry, Mounts, Nodes, Root},
     namespace::Namespaces,
+    procfs,
     program::Program,
+    record::Record,
     seccomp::Filter,
     spec::{self, Linux, NamespaceType, Resources, Spec},
     sysctl::Sysctls,
@@ -65,9 +70,21 @@ impl Platform {
     }
 }
 
+impl Platform {
+    /// A host, with the control groups that it has.
+    ///
+    /// # Errors
+    /// [`Error::System`].
+    pub fn host(scratch: PathBuf) -> Result<Self, Error> {
+        Ok(Self { cgroups: Cgroups::host()?, ..Self::new(scratch)? })
+    }
+}
+
 /// The standard streams of a new process.
 #[derive(Debug)]
 pub enum Stdio {
+    /// Those of the calling process.
+    Inherited,
     /// The process's ends of pipes, for standard input, output and error; absent ones become `/dev/null`.
     Files([Option<OwnedFd>; 3]),
     /// A pseudo terminal.
@@ -97,23 +114,78 @@ pub struct Joined {
 /// Makes one process.
 #[derive(Debug)]
 pub struct Builder<'a> {
-    platform: &'a Platform,
+    pub(crate) platform: &'a Platform,
     stdio: Stdio,
+    preserved: u32,
+    pub(crate) keyring: bool,
+    pub(crate) entry: Entry,
+    state: Option<State>,
+}
+
+/// A container whose first process waits, as the engine sees it.
+pub(crate) struct Made {
+    pub(crate) launched: Launched,
+    pub(crate) cgroup: Option<Cgroup>,
+    pub(crate) facts: Facts,
+    pub(crate) can_trace: bool,
+    pub(crate) warnings: Vec<String>,
 }
 
 impl<'a> Builder<'a> {
     /// A builder of a process with these streams.
     #[must_use]
     pub fn new(platform: &'a Platform, stdio: Stdio) -> Self {
-        Self { platform, stdio }
+        let entry = Entry::Pivot;
+        Self { platform, stdio, preserved: 0, keyring: false, entry, state: None }
+    }
+
+    /// The program also gets the `count` descriptors of this process that follow the standard streams.
+    #[must_use]
+    pub fn preserve_descriptors(self, count: u32) -> Self {
+        Self { preserved: count, ..self }
+    }
+
+    /// The container has a session keyring of its own (keyrings(7)).
+    #[must_use]
+    pub fn session_keyring(self, own: bool) -> Self {
+        Self { keyring: own, ..self }
+    }
+
+    /// The root is moved over the old one, which stays: for where pivot_root(2) does not work.
+    #[must_use]
+    pub fn without_pivot(self, without: bool) -> Self {
+        Self { entry: if without { Entry::Move } else { Entry::Pivot }, ..self }
+    }
+
+    /// What hooks get to know of the container; without it, they get its id and annotations.
+    #[must_use]
+    pub fn state(self, state: State) -> Self {
+        Self { state: Some(state), ..self }
     }
 
     /// Makes a container up to the point where its first process waits to execute its program, which has been found
-    /// (OCI runtime-spec, lifecycle, "created").
+    /// (OCI runtime-spec, lifecycle, "created"). Of the hooks, only `startContainer` ones are run, by that process: the
+    /// others' programs and namespaces are on the host.
     ///
     /// # Errors
     /// All kinds of [`Error`]; nothing is left behind then.
     pub fn init(self, id: &str, spec: &Spec, root: Root) -> Result<Created, Error> {
+        let made = self.make(id, spec, root, None)?;
+        let Made { launched, cgroup, facts, can_trace, warnings } = made;
+        let Launched { process, pending, console } = launched;
+        let container = Container::new(id.to_owned(), process, cgroup, pending, facts, can_trace);
+        Ok(Created { container, console, warnings })
+    }
+
+    /// `gate`: where the process waits to be started, when that is not its maker's to do; the maker's hooks and those
+    /// before the entry into the root are then run, too.
+    pub(crate) fn make(
+        self,
+        id: &str,
+        spec: &Spec,
+        root: Root,
+        gate: Option<OwnedFd>,
+    ) -> Result<Made, Error> {
         let Some(process) = &spec.process else {
             return Err(Error::invalid("process", "null", "config.json must have it"));
         };
@@ -124,20 +196,53 @@ impl<'a> Builder<'a> {
         let filter = linux.seccomp.as_ref().map(Filter::compile).transpose()?;
         let identity = Identity::new(process, filter.clone(), platform.capabilities)?;
         let can_trace = identity.can_trace();
+        let no_hooks = spec::Hooks::default();
+        let hooks = spec.hooks.as_ref().unwrap_or(&no_hooks);
         let share = platform.share_memory
+            && gate.is_none()
+            && hooks.start_container.is_empty()
             && !namespaces.new_user()
             && namespaces.time.is_none()
             && !namespaces.shares_processes();
         let facts = Facts {
             namespaces: Init::own_namespaces(&namespaces),
             pid_namespace: !namespaces.shares_processes() || namespaces.pid_path.is_some(),
+            chroot: self.entry == Entry::Chroot,
+            keyring: self.keyring,
             filter,
         };
-        let init = plan(spec, linux, namespaces.clone(), root, platform)?;
-        let (streams, descriptors) = streams(self.stdio, process);
+        let state = self.state.unwrap_or_else(|| State::new(id, "/", spec));
+        let by_maker = if gate.is_some() {
+            [(&hooks.prestart, "prestart"), (&hooks.create_runtime, "createRuntime")]
+        } else {
+            [(&no_hooks.prestart, "prestart"), (&no_hooks.create_runtime, "createRuntime")]
+        };
+        let run_hooks = |pid: Pid| {
+            let json = state.json("creating", Some(pid.as_raw_nonzero().get()));
+            by_maker.iter().try_for_each(|(hooks, which)| hooks::run(hooks, &json, which))
+        };
+        let mut init = plan(spec, linux, namespaces.clone(), root, platform)?;
+        init.entry = self.entry;
+        init.gate = gate.as_ref().map(AsRawFd::as_raw_fd);
+        init.hooks = InitHooks {
+            maker_has_some: by_maker.iter().any(|(hooks, _)| !hooks.is_empty()),
+            create_container: gate.as_ref().map_or(Vec::new(), |_| hooks.create_container.clone()),
+            start_container: hooks.start_container.clone(),
+            state: state.clone(),
+            environment: process.env.clone(),
+        };
+        let (streams, mut descriptors) = streams(self.stdio, process);
+        descriptors.extend(gate);
         let program = Program::new(process)?;
-        let task = Task::Init(Box::new(init));
-        let work = Work { streams, task, identity, program, descriptors };
+        let work = Work {
+            streams,
+            task: Task::Init(Box::new(init)),
+            identity,
+            program,
+            preserved: self.preserved,
+            keyring: keyring(id, self.keyring),
+            descriptors,
+        };
         let resources = linux.resources.as_ref();
         let (cgroup, warnings) =
             make_cgroup(platform, id, linux.cgroups_path.as_deref(), resources)?;
@@ -148,6 +253,7 @@ impl<'a> Builder<'a> {
             cgroup: cgroup.as_ref(),
             share: share && !enters,
             oom_score_adj: process.oom_score_adj,
+            hooks: Some(&run_hooks),
         };
         let launched = launch.init(work, &namespaces).and_then(|launched| {
             let rules = resources.map_or(&[][..], |resources| &resources.devices);
@@ -160,11 +266,7 @@ impl<'a> Builder<'a> {
             }
         });
         match launched {
-            Ok(Launched { process, pending, console }) => {
-                let container =
-                    Container::new(id.to_owned(), process, cgroup, pending, facts, can_trace);
-                Ok(Created { container, console, warnings })
-            }
+            Ok(launched) => Ok(Made { launched, cgroup, facts, can_trace, warnings }),
             Err(error) => {
                 if let Some(cgroup) = &cgroup {
                     // The first error is what matters.
@@ -181,37 +283,83 @@ impl<'a> Builder<'a> {
     /// All kinds of [`Error`].
     pub fn exec(self, container: &mut Container, process: &spec::Process) -> Result<Joined, Error> {
         let target = container.running()?;
-        let platform = self.platform;
-        let facts = container.facts();
-        let identity = Identity::new(process, facts.filter.clone(), platform.capabilities)?;
-        let can_trace = identity.can_trace();
-        let apart = ThreadNameSpaceType::USER | ThreadNameSpaceType::TIME;
-        let share = platform.share_memory
-            && !container.cgroup().is_some_and(Cgroup::must_enter)
-            && !container.can_trace()
-            && !can_trace
-            && !facts.namespaces.intersects(apart);
-        let task = Task::Exec { target: target.as_raw_fd(), namespaces: facts.namespaces };
-        let (streams, descriptors) = streams(self.stdio, process);
-        let program = Program::new(process)?;
-        let work = Work { streams, task, identity, program, descriptors };
-        let launch = Launch {
-            platform,
-            cgroup: container.cgroup(),
-            share,
-            oom_score_adj: process.oom_score_adj,
-        };
-        let launched = launch.exec(work, facts.pid_namespace.then_some(target))?;
-        launched.pending.start()?;
+        let traced = container.can_trace();
+        let (joined, can_trace) = self.add(
+            container.id(),
+            target,
+            container.facts(),
+            container.cgroup(),
+            traced,
+            process,
+        )?;
         if can_trace {
             container.set_can_trace();
         }
-        Ok(Joined { process: launched.process, console: launched.console })
+        Ok(joined)
     }
+
+    /// Runs one more process in a container that another process may have made. Whether it has been started is the
+    /// caller's to know.
+    ///
+    /// # Errors
+    /// [`Error::State`] when the container has stopped; all kinds of [`Error`].
+    pub fn join(self, record: &Record, process: &spec::Process) -> Result<Joined, Error> {
+        let target = record.open()?;
+        let (id, facts) = (&record.id, &record.facts);
+        let cgroup = record.cgroup.as_ref();
+        self.add(id, target.as_fd(), facts, cgroup, true, process).map(|(joined, _)| joined)
+    }
+
+    /// `traced`: some process of the container could look into the new one's memory.
+    fn add(
+        self,
+        id: &str,
+        target: BorrowedFd<'_>,
+        facts: &Facts,
+        cgroup: Option<&Cgroup>,
+        traced: bool,
+        process: &spec::Process,
+    ) -> Result<(Joined, bool), Error> {
+        let platform = self.platform;
+        let identity = Identity::new(process, facts.filter.clone(), platform.capabilities)?;
+        let can_trace = identity.can_trace();
+        let apart = ThreadNameSpaceType::USER | ThreadNameSpaceType::TIME;
+        let share =
+            platform.share_memory && !traced && !can_trace && !facts.namespaces.intersects(apart);
+        let root = if facts.chroot { Some(procfs::root_of(target)?) } else { None };
+        let task = Task::Exec {
+            target: target.as_raw_fd(),
+            namespaces: facts.namespaces,
+            root: root.as_ref().map(AsRawFd::as_raw_fd),
+        };
+        let (streams, mut descriptors) = streams(self.stdio, process);
+        descriptors.extend(root);
+        let program = Program::new(process)?;
+        let work = Work {
+            streams,
+            task,
+            identity,
+            program,
+            preserved: self.preserved,
+            keyring: keyring(id, facts.keyring),
+            descriptors,
+        };
+        let launch =
+            Launch { platform, cgroup, share, oom_score_adj: process.oom_score_adj, hooks: None };
+        let launched = launch.exec(work, facts.pid_namespace.then_some(target))?;
+        launched.pending.start()?;
+        Ok((Joined { process: launched.process, console: launched.console }, can_trace))
+    }
+}
+
+/// The name that runc gives a container's session keyring, too.
+fn keyring(id: &str, own: bool) -> Option<CString> {
+    if own { CString::new(format!("_ses.{id}")).ok() } else { None }
 }
 
 fn streams(stdio: Stdio, process: &spec::Process) -> (Streams, Vec<OwnedFd>) {
     match stdio {
+        Stdio::Inherited => (Streams::Inherited, Vec::new()),
         Stdio::Files(files) => {
             let numbers = files.each_ref().map(|file| file.as_ref().map(AsRawFd::as_raw_fd));
             (Streams::Files(numbers), files.into_iter().flatten().collect())
@@ -281,5 +429,8 @@ fn plan(
         read_only_root: spec.root.as_ref().is_some_and(|root| root.readonly),
         propagation,
         namespaces,
+        entry: Entry::Pivot,
+        hooks: InitHooks::default(),
+        gate: None,
     })
 }

@@ -3,51 +3,56 @@
 //! outlives a step is in the [`Job`], which is the agent's.
 
 use std::{
-    ffi::c_void,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    ffi::{CString, c_void},
+    os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd},
     path::PathBuf,
 };
 
 use rustix::{
-    fs::{Mode, OFlags, Uid},
-    io::Errno,
+    fs::{Mode, Uid},
     process::umask,
     thread::{Gid, ThreadNameSpaceType},
 };
 
 use crate::{
+    descriptors,
     error::{Error, at},
+    gate, hooks,
+    hooks::State,
     identity::Identity,
-    mount::{self, Mounts, Nodes, Root},
+    mount::{self, Entry, Mounts, Nodes, Root},
     namespace::Namespaces,
     program::Program,
     report,
-    spec::NamespaceType,
+    spec::{Hook, NamespaceType},
     sys,
     sysctl::Sysctls,
     terminal::{self, Size},
 };
 
-/// The process's end of the reports, once the steps have begun.
-const REPORT: RawFd = 3;
-/// The container's first process, for one that joins it.
-const TARGET: RawFd = 4;
-
 /// All that the process needs to know.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) report: RawFd,
-    /// Its maker has something to do before it goes on.
-    pub(crate) waits: bool,
     pub(crate) streams: Streams,
+    /// How many descriptors after the standard streams the program gets as they are.
+    pub(crate) preserved: u32,
     pub(crate) task: Task,
     pub(crate) identity: Identity,
     pub(crate) program: Program,
+    /// The process waits for its maker before its first step.
+    pub(crate) hold: bool,
+    /// Not in the agent's memory, and so with the agent's handling of signals to undo.
+    pub(crate) apart: bool,
+    /// A session keyring of this name is made or joined.
+    pub(crate) keyring: Option<CString>,
 }
 
 /// Where the standard streams lead.
 #[derive(Debug)]
 pub(crate) enum Streams {
+    /// Where the maker's lead.
+    Inherited,
     /// To these descriptors; absent ones to `/dev/null`.
     Files([Option<RawFd>; 3]),
     /// To a terminal of this size.
@@ -59,8 +64,15 @@ pub(crate) enum Streams {
 pub(crate) enum Task {
     /// The first one of a container.
     Init(Box<Init>),
-    /// One that joins a container: its first process, the namespaces that this has for itself.
-    Exec { target: RawFd, namespaces: ThreadNameSpaceType },
+    /// One that joins a container.
+    Exec {
+        /// The container's first process.
+        target: RawFd,
+        /// The namespaces that this has for itself.
+        namespaces: ThreadNameSpaceType,
+        /// Its root directory, where its mount namespace has another one.
+        root: Option<RawFd>,
+    },
 }
 
 /// What the first process of a container does.
@@ -69,6 +81,7 @@ pub(crate) struct Init {
     pub(crate) namespaces: Namespaces,
     pub(crate) root: Root,
     pub(crate) scratch: PathBuf,
+    pub(crate) entry: Entry,
     pub(crate) mounts: Mounts,
     pub(crate) nodes: Option<Nodes>,
     pub(crate) sysctls: Sysctls,
@@ -78,6 +91,21 @@ pub(crate) struct Init {
     pub(crate) masked_paths: Vec<String>,
     pub(crate) read_only_root: bool,
     pub(crate) propagation: Option<rustix::mount::MountPropagationFlags>,
+    pub(crate) hooks: InitHooks,
+    /// A listening socket: the process waits there for the one who starts it, not for its maker.
+    pub(crate) gate: Option<RawFd>,
+}
+
+/// The hooks that a container's first process runs, or waits for.
+#[derive(Debug, Default)]
+pub(crate) struct InitHooks {
+    /// Its maker has some to run before the root is entered.
+    pub(crate) maker_has_some: bool,
+    pub(crate) create_container: Vec<Hook>,
+    pub(crate) start_container: Vec<Hook>,
+    pub(crate) state: State,
+    /// What `start_container` ones without an environment get.
+    pub(crate) environment: Vec<String>,
 }
 
 /// The entry of a new process.
@@ -88,23 +116,27 @@ pub(crate) struct Init {
 pub(crate) unsafe extern "C" fn run(job: *mut c_void) -> ! {
     // SAFETY: the caller vouches for the pointer.
     let job = unsafe { &mut *job.cast::<Job>() };
-    if let Err(error) = descriptors(job) {
+    if let Err(error) = job.descriptors() {
         fail(open_number(job.report), error);
     }
-    let report = open_number(REPORT);
-    if let Err(error) = prepare(job, report) {
+    let report = open_number(job.report);
+    if let Err(error) = job.prepare(report) {
         fail(report, error);
     }
-    if report::wait(report) {
-        report::not_executed(report, job.program.execute());
+    if !report::wait(report) {
+        sys::exit(1);
     }
+    match &job.task {
+        Task::Init(init) => init.wait_and_execute(report, &job.program),
+        Task::Exec { .. } => {}
+    }
+    report::not_executed(report, job.program.execute());
     sys::exit(1)
 }
 
-/// A descriptor by its number: one that the [`Job`] names, or that `descriptors` has put in its place.
+/// A descriptor by its number: one that the [`Job`] names.
 fn open_number(number: RawFd) -> BorrowedFd<'static> {
-    // SAFETY: this process has a copy of what the job names until `descriptors` is through, and what that has put in place
-    // stays until execve.
+    // SAFETY: this process has a copy of what the job names, and `descriptors` keeps it until execve.
     unsafe { BorrowedFd::borrow_raw(number) }
 }
 
@@ -114,126 +146,120 @@ fn fail(report: BorrowedFd<'_>, error: Error) -> ! {
     sys::exit(1)
 }
 
-fn prepare(job: &mut Job, report: BorrowedFd<'_>) -> Result<(), Error> {
-    sys::unblock_signals().map_err(at("unblock", "signals"))?;
-    rustix::process::setsid().map_err(at("make", "a session"))?;
-    umask(Mode::empty());
-    if job.waits && !report::wait(report) {
-        return Err(Error::state("", "lost its agent"));
-    }
-    let console = match &job.task {
-        Task::Init(init) => init.steps(&job.streams, &job.identity)?,
-        Task::Exec { namespaces, .. } => {
-            join(*namespaces)?;
-            terminal(&job.streams, job.identity.uid(), false)?
+impl Job {
+    /// Standard streams, what the job names, what is preserved; nothing else of the maker's stays open.
+    fn descriptors(&mut self) -> Result<(), Error> {
+        let mut named = vec![&mut self.report];
+        match &mut self.task {
+            Task::Init(init) => named.extend(&mut init.gate),
+            Task::Exec { target, root, .. } => {
+                named.push(target);
+                named.extend(root);
+            }
         }
-    };
-    job.program.enter_directory(matches!(job.task, Task::Init(_)))?;
-    if let Task::Init(init) = &job.task {
-        init.seal()?;
+        descriptors::arrange(&self.streams, self.preserved, named)
     }
-    let (identity, program) = (&job.identity, &mut job.program);
-    identity.assume(|| program.resolve(identity.uid().as_raw()))?;
-    report::ready(report, console.as_ref().map(AsFd::as_fd))
-}
 
-/// Standard streams, the report's end, the target; nothing else of the agent's stays open.
-fn descriptors(job: &Job) -> Result<(), Error> {
-    // Out of the way of the numbers that are wanted.
-    let high = |fd: RawFd| rustix::io::fcntl_dupfd_cloexec(open_number(fd), 64);
-    let report = high(job.report).map_err(at("move", "a descriptor"))?;
-    let target = match &job.task {
-        Task::Exec { target, .. } => Some(high(*target).map_err(at("move", "a descriptor"))?),
-        Task::Init(_) => None,
-    };
-    if let Streams::Files(files) = &job.streams {
-        for (number, file) in (0..).zip(files) {
-            stream(number, file.map(open_number), job.identity.uid())?;
+    fn prepare(&mut self, report: BorrowedFd<'_>) -> Result<(), Error> {
+        sys::unblock_signals().map_err(at("unblock", "signals"))?;
+        if self.apart {
+            // Rust programs ignore it; clone3 has reset the handled ones only.
+            sys::default_action(libc::SIGPIPE).map_err(at("reset", "SIGPIPE"))?;
         }
-    }
-    place(&report, REPORT).map_err(at("move", "a descriptor"))?;
-    let mut first = TARGET;
-    if let Some(target) = &target {
-        place(target, TARGET).map_err(at("move", "a descriptor"))?;
-        first += 1;
-    }
-    std::mem::forget((report, target));
-    sys::close_from(first.cast_unsigned()).map_err(at("close", "descriptors"))
-}
-
-fn stream(number: RawFd, file: Option<BorrowedFd<'_>>, uid: Uid) -> Result<(), Error> {
-    let Some(file) = file else {
-        let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-            .map_err(at("open", "/dev/null"))?;
-        return duplicate(null.as_fd(), number)
-            .map_err(at("make a standard stream of", "/dev/null"));
-    };
-    if uid != Uid::ROOT {
-        // So that the program can open /dev/stdout and its like again.
-        rustix::fs::fchown(file, Some(uid), None).map_err(at("give away", "a standard stream"))?;
-    }
-    duplicate(file, number).map_err(at("make a standard stream of", "a pipe"))
-}
-
-fn duplicate(file: BorrowedFd<'_>, number: RawFd) -> Result<(), Errno> {
-    match number {
-        0 => rustix::stdio::dup2_stdin(file),
-        1 => rustix::stdio::dup2_stdout(file),
-        _ => rustix::stdio::dup2_stderr(file),
+        if self.hold && !report::wait(report) {
+            return Err(Error::state("whose first process this is", "has lost its maker"));
+        }
+        rustix::process::setsid().map_err(at("make", "a session"))?;
+        if let Some(name) = &self.keyring {
+            sys::join_session_keyring(name).map_err(at("join", "a session keyring"))?;
+        }
+        umask(Mode::empty());
+        let console = match &self.task {
+            Task::Init(init) => init.steps(&self.streams, &self.identity, report)?,
+            Task::Exec { namespaces, target, root } => {
+                join(*target, *namespaces, *root)?;
+                terminal(&self.streams, self.identity.uid(), false)?
+            }
+        };
+        if matches!(self.streams, Streams::Inherited | Streams::Files(_)) {
+            descriptors::give_streams(self.identity.uid())?;
+        }
+        self.program.enter_directory(matches!(self.task, Task::Init(_)))?;
+        if let Task::Init(init) = &self.task {
+            init.seal()?;
+        }
+        let (identity, program) = (&self.identity, &mut self.program);
+        identity.assume(|| program.resolve(identity.uid().as_raw()))?;
+        report::ready(report, console.as_ref().map(AsFd::as_fd))
     }
 }
 
-/// Puts a copy at this number, to be closed by execve, whatever was there before.
-fn place(file: &OwnedFd, number: RawFd) -> Result<(), Errno> {
-    let flags = libc::O_CLOEXEC.unsigned_abs() as usize;
-    // SAFETY: no pointers; in this process, the descriptor that was there belongs to nobody any more.
-    unsafe {
-        sys::syscall(libc::SYS_dup3, [sys::fd(file.as_raw_fd()), sys::fd(number), flags, 0, 0])
+fn join(target: RawFd, namespaces: ThreadNameSpaceType, root: Option<RawFd>) -> Result<(), Error> {
+    if !namespaces.is_empty() {
+        rustix::thread::move_into_thread_name_spaces(open_number(target), namespaces)
+            .map_err(at("join", "the container's namespaces"))?;
     }
-    .map(drop)
+    if namespaces.contains(ThreadNameSpaceType::USER) {
+        become_root()?;
+    }
+    if let Some(root) = root {
+        rustix::process::fchdir(open_number(root))
+            .and_then(|()| rustix::process::chroot("."))
+            .map_err(at("enter", "the container's root"))?;
+    }
+    Ok(())
 }
 
-fn join(namespaces: ThreadNameSpaceType) -> Result<(), Error> {
-    rustix::thread::move_into_thread_name_spaces(open_number(TARGET), namespaces)
-        .map_err(at("join", "the container's namespaces"))
+/// In a user namespace that it has just come into, a process is nobody.
+fn become_root() -> Result<(), Error> {
+    rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT)
+        .and_then(|()| rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT))
+        .map_err(at("become", "root of the user namespace"))
 }
 
 fn terminal(streams: &Streams, uid: Uid, console: bool) -> Result<Option<OwnedFd>, Error> {
     match streams {
-        Streams::Files(_) => Ok(None),
+        Streams::Inherited | Streams::Files(_) => Ok(None),
         Streams::Terminal(size) => terminal::open(uid, *size, console).map(Some),
     }
 }
 
 impl Init {
-    fn steps(&self, streams: &Streams, identity: &Identity) -> Result<Option<OwnedFd>, Error> {
-        self.become_root()?;
+    fn steps(
+        &self,
+        streams: &Streams,
+        identity: &Identity,
+        report: BorrowedFd<'_>,
+    ) -> Result<Option<OwnedFd>, Error> {
+        if self.namespaces.new_user() {
+            become_root()?;
+        }
         self.namespaces.enter()?;
         self.names()?;
         let root = mount::prepare(&self.root, &self.scratch)?;
         let sources = self.mounts.open()?;
         let originals = match &self.nodes {
-            Some(nodes) if self.namespaces.new_user() => Some(nodes.originals()?),
+            Some(nodes) if self.namespaces.has(NamespaceType::User) => Some(nodes.originals()?),
             _ => None,
         };
-        mount::enter(&root)?;
+        // In a user namespace a proc can be mounted only while another one is there to be seen (mount_namespaces(7)).
+        let late = self.hooks.before_entry() || self.namespaces.has(NamespaceType::User);
+        let before = late.then(|| mount::Outside::look_in(&root)).transpose()?;
+        if before.is_none() {
+            mount::enter(&root, self.entry)?;
+        }
         self.mounts.make(sources)?;
         if let Some(nodes) = &self.nodes {
             nodes.make(originals)?;
         }
         let console = terminal(streams, identity.uid(), true)?;
+        if let Some(outside) = before {
+            outside.go_back()?;
+            self.hooks.run_before_entry(report)?;
+            mount::enter(&root, self.entry)?;
+        }
         self.sysctls.apply()?;
         Ok(console)
-    }
-
-    /// In a new user namespace, a process is nobody until its maker has written the maps.
-    fn become_root(&self) -> Result<(), Error> {
-        if !self.namespaces.new_user() {
-            return Ok(());
-        }
-        rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT)
-            .and_then(|()| rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT))
-            .map_err(at("become", "root of the user namespace"))
     }
 
     fn names(&self) -> Result<(), Error> {
@@ -265,10 +291,26 @@ impl Init {
         Ok(())
     }
 
+    /// The last steps of a first process with a gate or with hooks; others come back.
+    fn wait_and_execute(&self, report: BorrowedFd<'_>, program: &Program) {
+        let connection = match self.gate.map(|gate| gate::wait(open_number(gate))) {
+            None if self.hooks.start_container.is_empty() => return,
+            None => None,
+            Some(Ok(connection)) => Some(connection),
+            Some(Err(_)) => sys::exit(1),
+        };
+        let starter = connection.as_ref().map_or(report, AsFd::as_fd);
+        if let Err(error) = self.hooks.run_before_program() {
+            fail(starter, error);
+        }
+        fail(starter, program.error(program.execute()))
+    }
+
     /// Namespaces that a process which joins the container has to join.
     pub(crate) fn own_namespaces(namespaces: &Namespaces) -> ThreadNameSpaceType {
-        let mut own = ThreadNameSpaceType::MOUNT;
+        let mut own = ThreadNameSpaceType::empty();
         for (kind, flag) in [
+            (NamespaceType::Mount, ThreadNameSpaceType::MOUNT),
             (NamespaceType::Ipc, ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION),
             (NamespaceType::Network, ThreadNameSpaceType::NETWORK),
             (NamespaceType::Uts, ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME),
@@ -277,7 +319,35 @@ impl Init {
             own.set(flag, namespaces.has(kind));
         }
         own.set(ThreadNameSpaceType::CONTROL_GROUP, namespaces.has_cgroup());
-        own.set(ThreadNameSpaceType::TIME, namespaces.time.is_some());
+        own.set(ThreadNameSpaceType::TIME, namespaces.has_time());
         own
+    }
+}
+
+impl InitHooks {
+    /// Some hooks are run when the mounts are made, but the root is not yet entered.
+    fn before_entry(&self) -> bool {
+        self.maker_has_some || !self.create_container.is_empty()
+    }
+
+    fn run_before_entry(&self, report: BorrowedFd<'_>) -> Result<(), Error> {
+        if self.maker_has_some {
+            report::hooks(report)?;
+            if !report::wait(report) {
+                return Err(Error::state("whose first process this is", "has lost its maker"));
+            }
+        }
+        hooks::run(&self.create_container, &self.json("creating"), "createContainer")
+    }
+
+    fn run_before_program(&self) -> Result<(), Error> {
+        let environment = Some(self.environment.as_slice());
+        hooks::run_with(&self.start_container, &self.json("created"), "startContainer", environment)
+    }
+
+    /// The state, with this process's number in its own PID namespace (runtime.md, "State").
+    fn json(&self, status: &str) -> Vec<u8> {
+        let pid = rustix::process::getpid().as_raw_nonzero().get();
+        self.state.json(status, Some(pid))
     }
 }

@@ -24,6 +24,8 @@ const STACK: usize = 256 << 10;
 /// The page below it that nothing may touch.
 const GUARD: usize = 4096;
 
+/// linux/sched.h: handlers of signals become the default action.
+const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
 /// linux/sched.h.
 const CLONE_INTO_CGROUP: u64 = 1 << 33;
 
@@ -90,7 +92,7 @@ pub(crate) unsafe fn clone(
 ) -> Result<Cloned, Errno> {
     let mut pidfd = -1_i32;
     let mut args = Args {
-        flags: flags | libc::CLONE_PIDFD as u64,
+        flags: flags | libc::CLONE_PIDFD as u64 | CLONE_CLEAR_SIGHAND,
         pidfd: ptr::from_mut(&mut pidfd) as u64,
         exit_signal: libc::SIGCHLD.unsigned_abs().into(),
         ..Args::default()

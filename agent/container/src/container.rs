@@ -7,6 +7,7 @@ use rustix::{
     process::{Pid, WaitId, WaitIdOptions},
     thread::ThreadNameSpaceType,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::{
     cgroup::Cgroup,
@@ -35,10 +36,16 @@ pub struct Container {
 }
 
 /// What a process that joins the container has to know.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Facts {
+    #[serde(with = "crate::record::namespaces")]
     pub(crate) namespaces: ThreadNameSpaceType,
+    /// The container has a PID namespace that is not the agent's.
     pub(crate) pid_namespace: bool,
+    /// Its root is not the root of its mount namespace.
+    pub(crate) chroot: bool,
+    /// A session keyring of the container's name is joined.
+    pub(crate) keyring: bool,
     pub(crate) filter: Option<Filter>,
 }
 

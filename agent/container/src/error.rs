@@ -1,6 +1,6 @@
 //! Why a container could not be made or changed. The kinds are those that a user's exit code depends on.
 
-use std::fmt::Display;
+use std::{borrow::Cow, fmt::Display};
 
 use rustix::io::Errno;
 
@@ -10,12 +10,12 @@ pub enum Error {
     /// The specification asks for what cannot be.
     #[error("{what} {value:?}: {why}")]
     Invalid {
-        /// The property.
-        what: &'static str,
+        /// The property, by its path in `config.json`.
+        what: Cow<'static, str>,
         /// Its value.
         value: String,
         /// What is wrong with it.
-        why: &'static str,
+        why: Cow<'static, str>,
     },
     /// The kernel refused.
     #[error("cannot {action} {what}: {errno}")]
@@ -50,6 +50,18 @@ pub enum Error {
         container: String,
         /// What it is not.
         why: &'static str,
+    },
+    /// A hook could not be run, failed, or took too long.
+    #[error("hooks.{which}[{number}] {path:?}: {why}")]
+    Hook {
+        /// The list that it is in.
+        which: &'static str,
+        /// Its place there.
+        number: usize,
+        /// Its program.
+        path: String,
+        /// What happened.
+        why: String,
     },
     /// What the new process met on its way to its program.
     #[error("{message}")]
@@ -101,7 +113,7 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Error::Invalid { .. } => Kind::Invalid,
-            Error::System { .. } => Kind::System,
+            Error::System { .. } | Error::Hook { .. } => Kind::System,
             Error::ProgramNotFound { .. } => Kind::ProgramNotFound,
             Error::ProgramNotExecutable { .. } => Kind::ProgramNotExecutable,
             Error::State { .. } => Kind::State,
@@ -109,8 +121,12 @@ impl Error {
         }
     }
 
-    pub(crate) fn invalid(what: &'static str, value: impl Display, why: &'static str) -> Self {
-        Error::Invalid { what, value: value.to_string(), why }
+    pub(crate) fn invalid(
+        what: impl Into<Cow<'static, str>>,
+        value: impl Display,
+        why: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Error::Invalid { what: what.into(), value: value.to_string(), why: why.into() }
     }
 
     pub(crate) fn state(container: &str, why: &'static str) -> Self {

@@ -1,9 +1,13 @@
 //! Brings a new process to the point where it waits to execute its program, and then lets it.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::{
+    ffi::CString,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+};
 
 use rustix::{
     fs::{Mode, OFlags},
+    process::Pid,
     thread::{LinkNameSpaceType, ThreadNameSpaceType},
 };
 
@@ -28,6 +32,8 @@ pub(crate) struct Launch<'a> {
     /// It shares the agent's memory until it executes its program.
     pub(crate) share: bool,
     pub(crate) oom_score_adj: Option<i32>,
+    /// Runs the maker's hooks for the process of this number.
+    pub(crate) hooks: Option<&'a dyn Fn(Pid) -> Result<(), Error>>,
 }
 
 /// What a process does.
@@ -36,6 +42,8 @@ pub(crate) struct Work {
     pub(crate) task: Task,
     pub(crate) identity: Identity,
     pub(crate) program: Program,
+    pub(crate) preserved: u32,
+    pub(crate) keyring: Option<CString>,
     /// What `streams` and `task` name by number.
     pub(crate) descriptors: Vec<OwnedFd>,
 }
@@ -107,10 +115,20 @@ impl Launch<'_> {
         let (report, theirs) = report::pair()?;
         let stack =
             if self.share { Some(Stack::new().map_err(at("make", "a stack"))?) } else { None };
-        let Work { streams, task, identity, program, descriptors } = work;
+        let Work { streams, task, identity, program, preserved, keyring, descriptors } = work;
         let enters = self.cgroup.filter(|cgroup| cgroup.must_enter());
-        let waits = namespaces.new_user() || enters.is_some();
-        let job = Job { report: theirs.as_raw_fd(), waits, streams, task, identity, program };
+        let hold = namespaces.new_user() || enters.is_some();
+        let job = Job {
+            report: theirs.as_raw_fd(),
+            streams,
+            preserved,
+            task,
+            identity,
+            program,
+            hold,
+            apart: !self.share,
+            keyring,
+        };
         let job = OwnedJob(Box::into_raw(Box::new(job)));
         let group = self.cgroup.map(Cgroup::dir).transpose()?.flatten();
         // SAFETY: `child::run` never returns. The job and the stack live in `Pending` until the process has executed its
@@ -130,7 +148,7 @@ impl Launch<'_> {
             if namespaces.new_user() {
                 namespaces.map_ids(process.pid())?;
             }
-            if waits { report::go(&report) } else { Ok(()) }
+            if hold { report::go(&report) } else { Ok(()) }
         };
         match prepared().and_then(|()| self.hear(&process, &report)) {
             Ok(console) => {
@@ -145,18 +163,26 @@ impl Launch<'_> {
     }
 
     fn hear(&self, process: &Process, report: &OwnedFd) -> Result<Option<OwnedFd>, Error> {
-        match report::receive(report)? {
-            Report::Ready(console) => {
-                if let Some(score) = self.oom_score_adj {
-                    procfs::write(process.pid(), "oom_score_adj", &score.to_string())?;
+        loop {
+            match report::receive(report)? {
+                Report::Hooks => {
+                    self.hooks.map_or(Ok(()), |run| run(process.pid()))?;
+                    report::go(report)?;
                 }
-                Ok(console)
+                Report::Ready(console) => {
+                    if let Some(score) = self.oom_score_adj {
+                        procfs::write(process.pid(), "oom_score_adj", &score.to_string())?;
+                    }
+                    return Ok(console);
+                }
+                Report::Failed(error) => return Err(error),
+                Report::NotExecuted(_) | Report::Closed => {
+                    return Err(Error::Child {
+                        kind: Kind::System,
+                        message: "the new process died before its program could run".to_owned(),
+                    });
+                }
             }
-            Report::Failed(error) => Err(error),
-            Report::NotExecuted(_) | Report::Closed => Err(Error::Child {
-                kind: Kind::System,
-                message: "the new process died before its program could run".to_owned(),
-            }),
         }
     }
 }
@@ -174,7 +200,13 @@ impl Pending {
                 let job = unsafe { &*self.job.0 };
                 Err(job.program.error(errno))
             }
+            Report::Failed(error) => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// Lets the process wait at its gate; it does not end with its maker any more.
+    pub(crate) fn commit(self) -> Result<(), Error> {
+        report::go(&self.report)
     }
 }

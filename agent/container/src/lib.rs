@@ -1,16 +1,22 @@
 //! Makes containers from OCI runtime specifications: namespaces, control group, mounts, identity, program.
 //!
 //! [`Builder::init`] makes a container whose first process waits; [`Container::start`] lets it execute its program;
-//! [`Builder::exec`] adds a process. The caller reaps the processes and tells [`Container::stopped`]. The engine uses the
-//! system calls of Linux 6.1 and knows nothing of virtual machines or of who asks.
+//! [`Builder::exec`] adds a process. The caller reaps the processes and tells [`Container::stopped`].
+//! [`Builder::detached`] makes one that outlives its maker, and a [`Record`] by which any process starts, signals, joins and
+//! removes it. The engine uses the system calls of Linux 6.1 and knows nothing of virtual machines or of who asks.
 
 mod builder;
 mod capability;
 mod cgroup;
+mod check;
 mod child;
 mod clone;
 mod container;
+mod descriptors;
+mod detached;
 mod error;
+mod gate;
+pub mod hooks;
 mod identity;
 mod launch;
 mod mount;
@@ -20,6 +26,7 @@ mod passwd;
 mod path;
 mod procfs;
 mod program;
+mod record;
 mod report;
 mod rlimit;
 mod scheduling;
@@ -31,8 +38,11 @@ mod terminal;
 
 pub use builder::{Builder, Created, Joined, Platform, Stdio};
 pub use cgroup::{Cgroup, CgroupRecord, Cgroups, OomEvents, Placed, Version};
+pub use check::{Target, check, root_directory};
 pub use container::{Container, Process};
+pub use detached::Detached;
 pub use error::{Error, Kind};
 pub use mount::{Lower, Root, Upper};
 pub use network::loopback_up;
+pub use record::Record;
 pub use terminal::{Size, resize};

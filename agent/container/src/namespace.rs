@@ -79,6 +79,10 @@ impl Namespaces {
         self.flags & flag(kind) != 0 || self.join.iter().any(|(joined, _)| *joined == kind)
     }
 
+    pub(crate) fn has_time(&self) -> bool {
+        self.time.is_some() || self.has(NamespaceType::Time)
+    }
+
     pub(crate) fn has_cgroup(&self) -> bool {
         self.cgroup || self.has(NamespaceType::Cgroup)
     }

@@ -1,5 +1,7 @@
 //! Files of processes under the agent's `/proc`, which a guest mounts only when one of them is needed.
 
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
 use rustix::{
     fs::{Mode, OFlags},
     io::Errno,
@@ -32,4 +34,62 @@ fn put(path: &str, value: &str) -> Result<(), Error> {
     rustix::io::write(&file, value.as_bytes())
         .map(drop)
         .map_err(at("write", format_args!("{:?} to {path}", value.trim_end())))
+}
+
+/// The root directory of the process behind a descriptor.
+pub(crate) fn root_of(pidfd: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
+    let info = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
+    let text = std::fs::read_to_string(&info)
+        .map_err(|error| at("read", &info)(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
+    let pid = text.lines().find_map(|line| line.strip_prefix("Pid:")).unwrap_or_default().trim();
+    let path = format!("/proc/{pid}/root");
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(&path, flags, Mode::empty()).map_err(at("open", path))
+}
+
+/// What tells a process from a later one with the same number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Born {
+    /// Clock ticks since the machine's boot.
+    pub(crate) start_time: u64,
+    /// It waits to be reaped.
+    pub(crate) has_ended: bool,
+}
+
+/// When a process began (proc(5), `/proc/PID/stat`); `None` when there is none of this number.
+pub(crate) fn born(pid: Pid) -> Result<Option<Born>, Error> {
+    let path = format!("/proc/{}/stat", pid.as_raw_nonzero());
+    let file = match rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(None),
+        file => file.map_err(at("open", &path))?,
+    };
+    let mut text = [0; 1024];
+    let count = match rustix::io::read(&file, &mut text) {
+        Err(Errno::SRCH) => return Ok(None),
+        count => count.map_err(at("read", &path))?,
+    };
+    let text = String::from_utf8_lossy(text.get(..count).unwrap_or_default());
+    Ok(parse(&text))
+}
+
+fn parse(stat: &str) -> Option<Born> {
+    // The second field is the program's name, which may hold anything.
+    let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace();
+    let has_ended = matches!(fields.next()?, "Z" | "X" | "x");
+    Some(Born { start_time: fields.nth(18)?.parse().ok()?, has_ended })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_program_does_not_matter() {
+        let line = "7 (a) Z 1 (b) R 1 7 7 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 4321 0 0 18446744073709551615";
+        assert_eq!(parse(line), Some(Born { start_time: 4321, has_ended: false }));
+        assert_eq!(parse("7 (a) Z 1"), None);
+        let own = born(rustix::process::getpid()).unwrap().unwrap();
+        assert!(own.start_time > 0 && !own.has_ended);
+        assert_eq!(born(Pid::from_raw(i32::MAX).unwrap()).unwrap(), None);
+    }
 }

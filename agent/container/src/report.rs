@@ -18,6 +18,7 @@ use crate::error::{Error, Kind, at};
 
 const READY: u8 = b'R';
 const FAILED: u8 = b'F';
+const HOOKS: u8 = b'H';
 const GO: u8 = b'G';
 const NOT_EXECUTED: u8 = b'X';
 /// An error's text is one line; more of it is cut.
@@ -28,6 +29,8 @@ const MAX_TEXT: usize = 4096;
 pub(crate) enum Report {
     /// All is ready for the program; with a terminal, its master.
     Ready(Option<OwnedFd>),
+    /// The moment for the hooks that its maker runs; it waits.
+    Hooks,
     /// A step failed.
     Failed(Error),
     /// execve failed.
@@ -63,6 +66,7 @@ pub(crate) fn receive(from: &OwnedFd) -> Result<Report, Error> {
     });
     Ok(match data.get(..received).unwrap_or_default() {
         [READY, ..] => Report::Ready(console),
+        [HOOKS] => Report::Hooks,
         [FAILED, kind, text @ ..] => Report::Failed(Error::Child {
             kind: Kind::from_byte(*kind),
             message: String::from_utf8_lossy(text).into_owned(),
@@ -94,6 +98,11 @@ pub(crate) fn wait(from: BorrowedFd<'_>) -> bool {
 /// The process is ready.
 pub(crate) fn ready(to: BorrowedFd<'_>, console: Option<BorrowedFd<'_>>) -> Result<(), Error> {
     send(to, &[READY], console).map_err(at("report to", "the agent"))
+}
+
+/// The process has come to the moment for its maker's hooks.
+pub(crate) fn hooks(to: BorrowedFd<'_>) -> Result<(), Error> {
+    send(to, &[HOOKS], None).map_err(at("report to", "the maker"))
 }
 
 /// The process failed.

@@ -145,11 +145,35 @@ pub(crate) fn kill(pid: u32, signal: i32) -> Result<(), Errno> {
     unsafe { syscall(libc::SYS_kill, [pid as usize, fd(signal), 0, 0, 0]) }.map(drop)
 }
 
-/// Closes every descriptor from `first` on (close_range(2)).
-pub(crate) fn close_from(first: u32) -> Result<(), Errno> {
+/// Closes the descriptors from `first` to `last` (close_range(2)).
+pub(crate) fn close_range(first: u32, last: u32) -> Result<(), Errno> {
     // SAFETY: no pointers. The caller is a new process that owns all of its descriptors.
-    unsafe { syscall(libc::SYS_close_range, [first as usize, u32::MAX as usize, 0, 0, 0]) }
-        .map(drop)
+    unsafe { syscall(libc::SYS_close_range, [first as usize, last as usize, 0, 0, 0]) }.map(drop)
+}
+
+/// Gives a signal its default action (sigaction(2)).
+pub(crate) fn default_action(signal: i32) -> Result<(), Errno> {
+    // The kernel's structure: handler, flags, restorer, mask; `SIG_DFL` is 0.
+    let action = [0_u64; 4];
+    // SAFETY: the kernel reads the structure, with a signal set of 8 bytes, and writes nothing.
+    unsafe {
+        syscall(libc::SYS_rt_sigaction, [fd(signal), std::ptr::from_ref(&action) as usize, 0, 8, 0])
+    }
+    .map(drop)
+}
+
+/// Joins the session keyring of this name, which is made when it does not exist (keyctl(2)). A kernel without keyrings
+/// needs none.
+pub(crate) fn join_session_keyring(name: &CStr) -> Result<(), Errno> {
+    /// `KEYCTL_JOIN_SESSION_KEYRING`.
+    const JOIN: usize = 1;
+    // SAFETY: the name outlives the call.
+    let joined =
+        unsafe { syscall(libc::SYS_keyctl, [JOIN, name.as_ptr() as usize, 0, 0, 0]) }.map(drop);
+    match joined {
+        Err(Errno::NOSYS) => Ok(()),
+        joined => joined,
+    }
 }
 
 /// `struct sched_attr` of sched_setattr(2), in its first version.

@@ -72,14 +72,16 @@ fn error(setting: &Setting, errno: Errno) -> Error {
     let (file, value) = (&setting.file, setting.value.trim_end());
     match errno {
         Errno::NODEV => Error::Invalid {
-            what: "linux.resources",
+            what: "linux.resources".into(),
             value: format!("{file} = {value}"),
-            why: "this system has no cgroup controller for it; leave it out, or mount the controller",
+            why:
+                "this system has no cgroup controller for it; leave it out, or mount the controller"
+                    .into(),
         },
         Errno::NOENT => Error::Invalid {
-            what: "linux.resources",
+            what: "linux.resources".into(),
             value: format!("{file} = {value}"),
-            why: "this kernel's cgroups have no such file; leave it out",
+            why: "this kernel's cgroups have no such file; leave it out".into(),
         },
         errno => at("set the limit", format_args!("{file} = {value}"))(errno),
     }

@@ -12,5 +12,5 @@ pub(crate) use filesystem::Plan as Mounts;
 pub(crate) use mask::{mask, read_only, set_read_only};
 pub(crate) use node::Nodes;
 pub(crate) use options::propagation;
+pub(crate) use root::{Entry, Outside, enter, prepare};
 pub use root::{Lower, Root, Upper};
-pub(crate) use root::{enter, prepare};

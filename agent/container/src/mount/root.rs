@@ -2,13 +2,14 @@
 
 use std::{
     ffi::CStr,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     thread,
     time::Duration,
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, Mode, StatxFlags},
+    fs::{AtFlags, CWD, Mode, OFlags, StatxFlags},
     io::Errno,
     mount::{MountFlags, MountPropagationFlags, UnmountFlags},
 };
@@ -155,9 +156,50 @@ fn exists(path: &Path) -> bool {
     rustix::fs::statx(CWD, path, AtFlags::empty(), StatxFlags::TYPE).is_ok()
 }
 
-/// Makes `path`, a mount, the root of this process and lets go of the old one (pivot_root(2), "pivot_root(".", ".")").
-pub(crate) fn enter(path: &Path) -> Result<(), Error> {
+/// How a process comes to have the container's root as its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// pivot_root(2): the old root is gone afterwards.
+    Pivot,
+    /// The root is moved over the old one, for an old one that cannot be left (an initial RAM file system).
+    Move,
+    /// Only the process's own root changes: others use the mount namespace, too.
+    Chroot,
+}
+
+/// The way back from a look into the container's root.
+#[derive(Debug)]
+pub(crate) struct Outside(OwnedFd);
+
+impl Outside {
+    /// Makes `path` the root of this process for a while.
+    pub(crate) fn look_in(path: &PathBuf) -> Result<Self, Error> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root =
+            rustix::fs::open("/", flags, Mode::empty()).map_err(at("open", "the old root"))?;
+        rustix::process::chdir(path)
+            .and_then(|()| rustix::process::chroot("."))
+            .map_err(at("enter", path.display()))?;
+        Ok(Self(root))
+    }
+
+    pub(crate) fn go_back(self) -> Result<(), Error> {
+        rustix::process::fchdir(&self.0)
+            .and_then(|()| rustix::process::chroot("."))
+            .map_err(at("go back to", "the old root"))
+    }
+}
+
+/// Makes `path`, a mount, the root of this process, and lets go of the old one (pivot_root(2), "pivot_root(".", ".")").
+pub(crate) fn enter(path: &Path, entry: Entry) -> Result<(), Error> {
     rustix::process::chdir(path).map_err(at("enter", path.display()))?;
-    rustix::process::pivot_root(".", ".").map_err(at("make a root of", path.display()))?;
-    rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(at("leave", "the old root"))
+    match entry {
+        Entry::Pivot => rustix::process::pivot_root(".", ".")
+            .and_then(|()| rustix::mount::unmount(".", UnmountFlags::DETACH)),
+        Entry::Move => rustix::mount::mount_move(".", "/")
+            .and_then(|()| rustix::process::chroot("."))
+            .and_then(|()| rustix::process::chdir("/")),
+        Entry::Chroot => rustix::process::chroot("."),
+    }
+    .map_err(at("make a root of", path.display()))
 }

@@ -56,3 +56,23 @@ pub(crate) fn jump(kind: Jump, value: u32, if_true: u8, if_false: u8) -> sock_fi
 fn instruction(code: u32, jt: u8, jf: u8, k: u32) -> sock_filter {
     sock_filter { code: code as u16, jt, jf, k }
 }
+
+/// A program as numbers: code, jumps and operand of each instruction.
+pub(super) mod program {
+    use libc::sock_filter;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(
+        program: &[sock_filter],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(program.iter().map(|i| (i.code, i.jt, i.jf, i.k)))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<sock_filter>, D::Error> {
+        let numbers = Vec::<(u16, u8, u8, u32)>::deserialize(deserializer)?;
+        Ok(numbers.into_iter().map(|(code, jt, jf, k)| sock_filter { code, jt, jf, k }).collect())
+    }
+}

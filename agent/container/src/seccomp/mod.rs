@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use bpf::{Jump, MAX_INSTRUCTIONS};
 use libc::sock_filter;
 use rule::Conditional;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, at},
@@ -25,8 +26,9 @@ const X32_BIT: u32 = 0x4000_0000;
 const ENOSYS: u32 = 38;
 
 /// A compiled filter.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Filter {
+    #[serde(with = "bpf::program")]
     program: Vec<sock_filter>,
     flags: libc::c_ulong,
 }

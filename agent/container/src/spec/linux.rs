@@ -4,36 +4,74 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{Resources, Seccomp};
+use super::{Resources, Seccomp, or_default};
 
 /// Linux properties of a container.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Linux {
     /// Namespaces to make or join.
+    #[serde(deserialize_with = "or_default")]
     pub namespaces: Vec<Namespace>,
     /// User ids of a new user namespace.
+    #[serde(deserialize_with = "or_default")]
     pub uid_mappings: Vec<IdMapping>,
     /// Group ids of a new user namespace.
+    #[serde(deserialize_with = "or_default")]
     pub gid_mappings: Vec<IdMapping>,
     /// Clocks of a new time namespace, `monotonic` and `boottime`.
+    #[serde(deserialize_with = "or_default")]
     pub time_offsets: BTreeMap<String, TimeOffset>,
     /// Device nodes beyond the default ones.
+    #[serde(deserialize_with = "or_default")]
     pub devices: Vec<Device>,
     /// Where the control group is; see [`crate::Cgroups::create`].
     pub cgroups_path: Option<String>,
     /// Limits.
     pub resources: Option<Resources>,
     /// Kernel parameters of the container's namespaces.
+    #[serde(deserialize_with = "or_default")]
     pub sysctl: BTreeMap<String, String>,
     /// The filter of system calls.
     pub seccomp: Option<Seccomp>,
     /// Propagation of the root mount: `shared`, `slave`, `private` or `unbindable`, with or without `r`.
     pub rootfs_propagation: Option<String>,
     /// Paths that cannot be read.
+    #[serde(deserialize_with = "or_default")]
     pub masked_paths: Vec<String>,
     /// Paths that cannot be written.
+    #[serde(deserialize_with = "or_default")]
     pub readonly_paths: Vec<String>,
+    /// The execution domain.
+    pub personality: Option<Personality>,
+    /// Cache and memory bandwidth (resctrl).
+    pub intel_rdt: Option<IntelRdt>,
+    /// SELinux's label of the container's mounts.
+    pub mount_label: Option<String>,
+}
+
+/// An execution domain (personality(2)).
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Personality {
+    /// `LINUX` or `LINUX32`.
+    pub domain: String,
+    /// None exists in the specification.
+    #[serde(deserialize_with = "or_default")]
+    pub flags: Vec<String>,
+}
+
+/// Shares of the processor's cache and memory bandwidth (Documentation/arch/x86/resctrl.rst).
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct IntelRdt {
+    /// The group's name.
+    #[serde(rename = "closID")]
+    pub clos_id: Option<String>,
+    /// The schema of level 3 caches.
+    pub l3_cache_schema: Option<String>,
+    /// The schema of memory bandwidth.
+    pub mem_bw_schema: Option<String>,
 }
 
 /// A namespace.

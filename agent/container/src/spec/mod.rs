@@ -1,30 +1,40 @@
-//! The part of an OCI runtime specification (v1.2, `config.json`) that the engine reads, and nothing else: other
-//! properties are skipped, as the specification wants it. Own types, because the complete ones and their parser weigh
-//! 2 MiB in a program that every guest carries.
+//! An OCI runtime specification (v1.2, `config.json`) for Linux. Properties that it does not have are skipped, as it wants
+//! it. Own types, because the complete ones and their parser weigh 2 MiB in a program that every guest carries.
 
+mod hooks;
 mod linux;
 mod process;
 mod resources;
 mod seccomp;
 
-pub use linux::{Device, DeviceType, IdMapping, Linux, Namespace, NamespaceType, TimeOffset};
+pub use hooks::{Hook, Hooks};
+pub use linux::{
+    Device, DeviceType, IdMapping, IntelRdt, Linux, Namespace, NamespaceType, Personality,
+    TimeOffset,
+};
 pub use process::{
-    Capabilities, ConsoleSize, IoPriority, IoPriorityClass, Process, Rlimit, Scheduler, User,
+    Capabilities, ConsoleSize, CpuAffinity, IoPriority, IoPriorityClass, Process, Rlimit,
+    Scheduler, User,
 };
 pub use resources::{
     BlockIo, Cpu, DeviceRule, HugepageLimit, InterfacePriority, Memory, Network, Pids, Rdma,
     Resources, Throttle, WeightDevice,
 };
 pub use seccomp::{Action, Arg, Flag, Operator, Seccomp, SyscallRule};
-use serde::Deserialize;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer};
 
 /// A container (config.md).
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Spec {
-    /// The root file system's properties; its path is not used.
+    /// The specification's version, `1.2.0`.
+    pub oci_version: String,
+    /// The root file system.
     pub root: Option<Root>,
     /// Mounts beyond the root, in order.
+    #[serde(deserialize_with = "or_default")]
     pub mounts: Vec<Mount>,
     /// The container's process.
     pub process: Option<Process>,
@@ -32,14 +42,30 @@ pub struct Spec {
     pub hostname: Option<String>,
     /// The domain name in the UTS namespace.
     pub domainname: Option<String>,
+    /// Programs that are run at certain moments.
+    pub hooks: Option<Hooks>,
+    /// Anything, for whoever reads it.
+    #[serde(deserialize_with = "or_default")]
+    pub annotations: BTreeMap<String, String>,
     /// What only Linux has.
     pub linux: Option<Linux>,
+}
+
+/// `null` is what Go writes for an empty list or map.
+fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 /// The root file system (config.md, "Root").
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct Root {
+    /// The directory, absolute or relative to the bundle. The engine is told where it is by its caller.
+    pub path: String,
     /// The root is mounted read-only.
     pub readonly: bool,
 }
@@ -57,6 +83,12 @@ pub struct Mount {
     #[serde(default)]
     pub source: Option<String>,
     /// Options, in mount(8)'s words.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub options: Vec<String>,
+    /// User ids of an id-mapped mount.
+    #[serde(default, deserialize_with = "or_default")]
+    pub uid_mappings: Vec<IdMapping>,
+    /// Group ids of an id-mapped mount.
+    #[serde(default, deserialize_with = "or_default")]
+    pub gid_mappings: Vec<IdMapping>,
 }

@@ -2,6 +2,8 @@
 
 use serde::Deserialize;
 
+use super::or_default;
+
 /// A process to run in a container.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -13,10 +15,13 @@ pub struct Process {
     /// The working directory, absolute.
     pub cwd: String,
     /// The environment, `NAME=value`.
+    #[serde(deserialize_with = "or_default")]
     pub env: Vec<String>,
     /// The program and its arguments.
+    #[serde(deserialize_with = "or_default")]
     pub args: Vec<String>,
     /// Resource limits.
+    #[serde(deserialize_with = "or_default")]
     pub rlimits: Vec<Rlimit>,
     /// The capability sets.
     pub capabilities: Option<Capabilities>,
@@ -30,6 +35,24 @@ pub struct Process {
     pub io_priority: Option<IoPriority>,
     /// Whom it runs as.
     pub user: User,
+    /// The AppArmor profile that it gets by execve.
+    pub apparmor_profile: Option<String>,
+    /// The SELinux label that it gets by execve.
+    pub selinux_label: Option<String>,
+    /// Where a process that joins a container runs.
+    #[serde(rename = "execCPUAffinity")]
+    pub exec_cpu_affinity: Option<CpuAffinity>,
+}
+
+/// Processors, as a list: `0-3,7`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct CpuAffinity {
+    /// Before the process is in the container's cgroup.
+    pub initial: Option<String>,
+    /// Afterwards.
+    #[serde(rename = "final")]
+    pub last: Option<String>,
 }
 
 /// A terminal's size in characters.
@@ -58,14 +81,19 @@ pub struct Rlimit {
 #[serde(default)]
 pub struct Capabilities {
     /// What execve can grant at most.
+    #[serde(deserialize_with = "or_default")]
     pub bounding: Vec<String>,
     /// What the kernel checks.
+    #[serde(deserialize_with = "or_default")]
     pub effective: Vec<String>,
     /// What files may keep over execve.
+    #[serde(deserialize_with = "or_default")]
     pub inheritable: Vec<String>,
     /// What may become effective.
+    #[serde(deserialize_with = "or_default")]
     pub permitted: Vec<String>,
     /// What is kept over execve without the file's help.
+    #[serde(deserialize_with = "or_default")]
     pub ambient: Vec<String>,
 }
 
@@ -80,6 +108,7 @@ pub struct Scheduler {
     /// The priority of `SCHED_FIFO` and `SCHED_RR`.
     pub priority: i32,
     /// `SCHED_FLAG_…`.
+    #[serde(deserialize_with = "or_default")]
     pub flags: Vec<String>,
     /// Nanoseconds, for `SCHED_DEADLINE`.
     pub runtime: u64,
@@ -124,5 +153,6 @@ pub struct User {
     /// The file mode creation mask.
     pub umask: Option<u32>,
     /// Supplementary groups.
+    #[serde(deserialize_with = "or_default")]
     pub additional_gids: Vec<u32>,
 }
