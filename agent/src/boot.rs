@@ -4,8 +4,9 @@
 use std::{fmt::Display, path::PathBuf};
 
 use bulkhead_container::{Cgroups, Platform, loopback_up};
+use bulkhead_protocol::Failure;
 use rustix::{
-    fs::{Mode, OFlags},
+    fs::{Access, Mode, OFlags},
     io::Errno,
     mount::MountFlags,
     process::DumpableBehavior,
@@ -13,6 +14,7 @@ use rustix::{
 };
 
 use crate::{
+    answer::system,
     fault::{Fault, to},
     link::Link,
     server::Server,
@@ -88,8 +90,22 @@ pub(crate) fn sync() {
     }
 }
 
-fn is_guest() -> bool {
+/// The agent is a guest's first process.
+pub(crate) fn is_guest() -> bool {
     rustix::process::getpid().is_init()
+}
+
+/// Mounts `/proc` where nobody has yet. Returns whether the pids in it are the host's.
+pub(crate) fn needs_proc() -> Result<bool, Failure> {
+    if !is_guest() {
+        return Ok(true);
+    }
+    if rustix::fs::access("/proc/self", Access::EXISTS) == Err(Errno::NOENT) {
+        let quiet = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        rustix::mount::mount("proc", "/proc", "proc", quiet, None)
+            .map_err(|errno| system(format!("cannot mount /proc: {errno}")))?;
+    }
+    Ok(false)
 }
 
 /// Without a console, the kernel starts the first process with its standard streams closed; their numbers must not be

@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use bulkhead_container::spec::{Process, Spec};
+use bulkhead_container::spec::{Process, Resources, Spec};
 use bulkhead_protocol::{
     Failure, FailureKind, FrameError, MAX_TO_AGENT, Message, Reader, Reply, write_frame,
 };
@@ -15,7 +15,7 @@ use serde::Deserialize;
 use crate::fault::{Fault, to};
 
 /// A request as the agent reads it.
-pub(crate) type Request = bulkhead_protocol::Request<Spec, Process>;
+pub(crate) type Request = bulkhead_protocol::Request<Spec, Process, Resources>;
 
 /// Bytes that a read asks for: small requests come whole, big ones in several.
 const READ: usize = 16 << 10;

@@ -25,6 +25,8 @@ pub(crate) enum Source {
     Control,
     /// A child process ended.
     Children,
+    /// Something happened to a container's memory.
+    Memory(u32),
     /// A relay and which of its descriptors.
     Relay(u32, Side),
 }
@@ -39,6 +41,10 @@ pub(crate) enum Side {
     /// What the process writes, or its terminal.
     Output,
 }
+
+/// The bits that tell the kinds of numbered sources.
+const RELAY: u64 = 1 << 63;
+const MEMORY: u64 = 1 << 62;
 
 /// An epoll instance.
 #[derive(Debug)]
@@ -58,6 +64,16 @@ impl Events {
     /// Tells of `fd` as long as there is something to read.
     pub(crate) fn add_reader(&self, fd: impl AsFd, source: Source) -> Result<(), Errno> {
         epoll::add(&self.0, fd, EventData::new_u64(source.number()), EventFlags::IN)
+    }
+
+    /// Tells of these changes of `fd` until they are read.
+    pub(crate) fn add_changes(
+        &self,
+        fd: impl AsFd,
+        changes: EventFlags,
+        source: Source,
+    ) -> Result<(), Errno> {
+        epoll::add(&self.0, fd, EventData::new_u64(source.number()), changes)
     }
 
     /// Waits for events, or only looks for some.
@@ -87,7 +103,8 @@ impl Source {
         match self {
             Source::Control => 0,
             Source::Children => 1,
-            Source::Relay(id, side) => u64::from(id) << 2 | side as u64 | 1 << 63,
+            Source::Memory(id) => u64::from(id) | MEMORY,
+            Source::Relay(id, side) => u64::from(id) << 2 | side as u64 | RELAY,
         }
     }
 
@@ -95,6 +112,9 @@ impl Source {
         match number {
             0 => Some(Source::Control),
             1 => Some(Source::Children),
+            _ if number & MEMORY != 0 => {
+                u32::try_from(number & 0xffff_ffff).ok().map(Source::Memory)
+            }
             _ => {
                 let side = match number & 3 {
                     0 => Side::Socket,
@@ -147,7 +167,9 @@ mod tests {
         let relays = [Side::Socket, Side::Input, Side::Output]
             .into_iter()
             .flat_map(|side| [0, 1, 77, u32::MAX].map(|id| Source::Relay(id, side)));
-        for source in [Source::Control, Source::Children].into_iter().chain(relays) {
+        let others = [0, 5, u32::MAX].map(Source::Memory);
+        let all = [Source::Control, Source::Children].into_iter().chain(others).chain(relays);
+        for source in all {
             assert_eq!(Source::from_number(source.number()), Some(source));
         }
     }

@@ -6,12 +6,14 @@ mod boot;
 mod control;
 mod events;
 mod fault;
+mod limits;
 mod link;
 mod processes;
 mod relay;
 mod relays;
 mod sealed;
 mod server;
+mod shares;
 mod stdio;
 
 use std::{

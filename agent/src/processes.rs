@@ -2,9 +2,11 @@
 
 use std::{collections::BTreeMap, os::fd::OwnedFd, rc::Rc};
 
-use bulkhead_container::{Container, Error, Process};
+use bulkhead_container::{Cgroup, Container, Error, OomEvents, Process};
 use bulkhead_protocol::{ExitStatus, Exited, Target};
-use rustix::process::Pid;
+use rustix::{event::epoll::EventFlags, process::Pid};
+
+use crate::events::{Events, Source};
 
 /// A container and those who joined it.
 #[derive(Debug)]
@@ -12,6 +14,9 @@ pub(crate) struct Entry {
     pub(crate) container: Container,
     pub(crate) terminal: Option<Rc<OwnedFd>>,
     pub(crate) execs: BTreeMap<String, Joined>,
+    /// Its processes are frozen because the monitor wants it.
+    pub(crate) paused: bool,
+    memory: Option<(u32, OomEvents)>,
 }
 
 /// A process that joined a container.
@@ -23,7 +28,10 @@ pub(crate) struct Joined {
 
 /// All containers, by id.
 #[derive(Debug, Default)]
-pub(crate) struct Processes(BTreeMap<String, Entry>);
+pub(crate) struct Processes {
+    containers: BTreeMap<String, Entry>,
+    last_watch: u32,
+}
 
 /// A process that can be asked for something.
 pub(crate) struct Found<'a> {
@@ -31,28 +39,45 @@ pub(crate) struct Found<'a> {
     pub(crate) terminal: Option<&'a Rc<OwnedFd>>,
 }
 
+impl Entry {
+    /// Its processes are frozen, by the monitor's wish or, where they may, by their own.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.paused || self.container.cgroup().is_some_and(Cgroup::is_frozen)
+    }
+
+    /// Ends a pause, if there is one.
+    pub(crate) fn thaw(&mut self) -> Result<(), Error> {
+        if let Some(cgroup) = self.container.cgroup().filter(|_| self.paused) {
+            cgroup.thaw()?;
+            self.paused = false;
+        }
+        Ok(())
+    }
+}
+
 impl Processes {
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.containers.len()
     }
 
     pub(crate) fn contains(&self, container: &str) -> bool {
-        self.0.contains_key(container)
+        self.containers.contains_key(container)
     }
 
     pub(crate) fn add(&mut self, container: Container, terminal: Option<Rc<OwnedFd>>) {
-        let entry = Entry { container, terminal, execs: BTreeMap::new() };
-        self.0.insert(entry.container.id().to_owned(), entry);
+        let execs = BTreeMap::new();
+        let entry = Entry { container, terminal, execs, paused: false, memory: None };
+        self.containers.insert(entry.container.id().to_owned(), entry);
     }
 
     pub(crate) fn remove(&mut self, container: &str) {
-        self.0.remove(container);
+        self.containers.remove(container);
     }
 
     /// # Errors
     /// [`Error::State`] when there is none of this id.
     pub(crate) fn entry(&mut self, container: &str) -> Result<&mut Entry, Error> {
-        self.0.get_mut(container).ok_or_else(|| missing(container, "does not exist"))
+        self.containers.get_mut(container).ok_or_else(|| missing(container, "does not exist"))
     }
 
     /// # Errors
@@ -75,12 +100,45 @@ impl Processes {
         }
     }
 
+    /// Begins to watch the memory of a container that has a control group.
+    pub(crate) fn watch(&mut self, container: &str, events: &Events) -> Result<(), Error> {
+        let number = self.last_watch.wrapping_add(1);
+        let Some(entry) = self.containers.get_mut(container) else { return Ok(()) };
+        let Some(cgroup) = entry.container.cgroup() else { return Ok(()) };
+        let watch = cgroup.oom_events()?;
+        let changes = EventFlags::from_bits_retain(u32::from(watch.changes().bits()));
+        events.add_changes(watch.fd(), changes, Source::Memory(number)).map_err(|errno| {
+            Error::System {
+                action: "watch the memory of container",
+                what: container.to_owned(),
+                errno,
+            }
+        })?;
+        entry.memory = Some((number, watch));
+        self.last_watch = number;
+        Ok(())
+    }
+
+    /// What a watch has to say: the container and how many of its processes were killed since it last said so.
+    pub(crate) fn oom_kills(&mut self, number: u32) -> Option<(String, u64)> {
+        let watched =
+            |entry: &&mut Entry| entry.memory.as_ref().is_some_and(|(watch, _)| *watch == number);
+        let entry = self.containers.values_mut().find(watched)?;
+        let kills = entry.memory.as_mut().and_then(|(_, watch)| watch.take());
+        if kills.is_none() {
+            // The group is gone.
+            entry.memory = None;
+        }
+        kills.filter(|count| *count > 0).map(|count| (entry.container.id().to_owned(), count))
+    }
+
     /// Notes that a process was reaped; `None` when it was nobody's.
     pub(crate) fn exited(&mut self, pid: Pid, status: ExitStatus) -> Option<Exited> {
-        self.0.iter_mut().find_map(|(id, entry)| {
+        self.containers.iter_mut().find_map(|(id, entry)| {
             let exec = if entry.container.init().pid() == pid && !entry.container.is_stopped() {
                 entry.container.stopped();
                 entry.terminal = None;
+                entry.memory = None;
                 None
             } else {
                 let ended = entry.execs.iter().find(|(_, joined)| joined.process.pid() == pid);
@@ -95,7 +153,7 @@ impl Processes {
 
     /// Kills all processes of all containers.
     pub(crate) fn kill(&self) {
-        for entry in self.0.values() {
+        for entry in self.containers.values() {
             // It may have stopped, and what has no cgroup is killed one by one.
             if entry.container.signal_all(libc::SIGKILL).is_err() {
                 let _ = entry.container.init().signal(libc::SIGKILL);
@@ -107,7 +165,7 @@ impl Processes {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> {
-        self.0.values()
+        self.containers.values()
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use bulkhead_container::{
     Builder, Created, Platform, Size, Stdio as Ends, resize,
-    spec::{Process, Spec},
+    spec::{Process, Resources, Spec},
 };
 use bulkhead_protocol::{
     self as protocol, Call, Create, Exec, ExitStatus, Failure, Message, Ready, Reply, Target,
@@ -26,6 +26,7 @@ use crate::{
     processes::{Joined, Processes},
     relay::Relay,
     relays::Relays,
+    shares::Shares,
     stdio::{self, Prepared},
 };
 
@@ -43,8 +44,11 @@ pub(crate) struct Server {
     children: OwnedFd,
     control: Control,
     platform: Platform,
-    processes: Processes,
+    pub(crate) processes: Processes,
     relays: Relays,
+    shares: Shares,
+    /// Containers whose memory is to be watched once the answer to their start is on its way.
+    unwatched: Vec<String>,
 }
 
 impl Server {
@@ -67,6 +71,8 @@ impl Server {
             platform,
             processes: Processes::default(),
             relays: Relays::new(),
+            shares: Shares::default(),
+            unwatched: Vec::new(),
         })
     }
 
@@ -93,11 +99,27 @@ impl Server {
                     }
                 }
                 Source::Children => self.reap(),
+                Source::Memory(number) => {
+                    if let Some((container, count)) = self.processes.oom_kills(number) {
+                        self.control.put(&Message::OomKilled { container, count });
+                    }
+                }
                 Source::Relay(id, side) => self.relays.event(id, side, flags),
             }
         }
         self.relays.work();
-        Ok(self.control.flush())
+        let open = self.control.flush();
+        self.watch();
+        Ok(open)
+    }
+
+    /// Begins to watch the memory of containers that were started, which their start need not wait for.
+    fn watch(&mut self) {
+        for container in std::mem::take(&mut self.unwatched) {
+            if let Err(failure) = self.processes.watch(&container, &self.events) {
+                boot::log(&format_args!("its memory is not watched: {failure}"));
+            }
+        }
     }
 
     /// Answers the requests that have come. False after a shutdown.
@@ -121,19 +143,26 @@ impl Server {
         Ok(true)
     }
 
-    fn call(&mut self, call: Call<Spec, Process>) -> Answer {
+    fn call(&mut self, call: Call<Spec, Process, Resources>) -> Answer {
         match call {
             Call::Create(create) => self.create(*create),
             Call::Start { container } => {
-                self.processes
-                    .entry(&container)
-                    .and_then(|entry| entry.container.start())
-                    .map_err(failure)?;
+                let entry = self.processes.entry(&container).map_err(failure)?;
+                if entry.paused {
+                    return Err(state(format!("container {container} is paused; resume it first")));
+                }
+                entry.container.start().map_err(failure)?;
+                self.unwatched.push(container);
                 Ok(Reply::Done)
             }
             Call::Exec(exec) => self.exec(*exec),
             Call::Kill { target, signal, all } => self.kill(&target, signal, all),
             Call::Resize { target, size } => self.resize(&target, size),
+            Call::Pause { container } => self.pause(&container),
+            Call::Resume { container } => self.resume(&container),
+            Call::Update { container, resources } => self.update(&container, &resources),
+            Call::Stats { container } => self.stats(&container),
+            Call::Processes { container } => self.list(&container),
             Call::Delete { container } => {
                 let entry = self.processes.entry(&container).map_err(failure)?;
                 entry.container.delete().map_err(failure)?;
@@ -146,7 +175,7 @@ impl Server {
     }
 
     fn create(&mut self, create: Create<Spec>) -> Answer {
-        let Create { container: id, spec, root, stdio } = create;
+        let Create { container: id, spec, root, stdio, shares } = create;
         check_id(&id)?;
         if self.processes.contains(&id) {
             return Err(state(format!("container {id} exists already")));
@@ -154,6 +183,7 @@ impl Server {
         if self.processes.len() >= MAX_CONTAINERS {
             return Err(state(format!("{MAX_CONTAINERS} containers exist already; delete one")));
         }
+        self.shares.mount(&shares)?;
         let terminal = spec.process.as_ref().is_some_and(|process| process.terminal);
         let (ends, prepared) = self.streams(&stdio, terminal)?;
         let created = Builder::new(&self.platform, ends).init(&id, &spec, root_of(root));
@@ -179,6 +209,11 @@ impl Server {
         if entry.execs.contains_key(&name) {
             let id = &target.container;
             return Err(state(format!("container {id} has a process {name} already")));
+        }
+        // A process that joined it would not come as far as to report.
+        if entry.is_frozen() {
+            let id = &target.container;
+            return Err(state(format!("container {id} is paused; resume it first")));
         }
         if entry.execs.len() >= MAX_EXECS {
             return Err(state(format!("{MAX_EXECS} processes have joined already")));
@@ -230,6 +265,11 @@ impl Server {
         } else {
             let found = self.processes.find(target).map_err(failure)?;
             found.process.signal(signal).map_err(failure)?;
+        }
+        if signal == libc::SIGKILL {
+            // In cgroup v1, the frozen do not even die.
+            let entry = self.processes.entry(&target.container).map_err(failure)?;
+            entry.thaw().map_err(failure)?;
         }
         Ok(Reply::Done)
     }

@@ -270,7 +270,7 @@ fn requests_that_make_no_sense_are_answered() {
     for id in ["", "a/b", "..%", &"x".repeat(129)] {
         let failure = agent.call(Call::Exec(Box::new(Exec {
             target: Target { container: String::new(), exec: Some(id.to_owned()) },
-            process: serde_json::from_value(process(&["true"])).unwrap(),
+            process: process(&["true"]),
             stdio: Stdio::default(),
         })));
         assert_eq!(failure.unwrap_err().kind, FailureKind::Invalid, "{id}");

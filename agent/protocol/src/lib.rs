@@ -4,7 +4,7 @@
 //! process, to the Unix sockets `<path>_1024` and `<path>_1025` that a VMM would have connected it to.
 //!
 //! * [`CONTROL_PORT`]: one connection. The agent says [`Message::Ready`] first; then the monitor sends [`Request`]s and
-//!   the agent answers each with one [`Message::Reply`] and sends [`Message::Exited`] whenever a process ended.
+//!   the agent answers each with one [`Message::Reply`], in order, and sends [`Message::Exited`] whenever a process ended.
 //! * [`STREAM_PORT`]: one connection for each stdio stream that a request named by a [`Token`]. The agent sends one
 //!   [`StreamHello`]; everything after it is the stream's raw bytes, with the half-closes of the sockets.
 //!
@@ -26,14 +26,16 @@ pub use process::ProcessInfo;
 pub use stats::Stats;
 
 /// The version of these messages; a monitor refuses an agent of another one.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The port of the control connection.
 pub const CONTROL_PORT: u32 = 1024;
 /// The port of the stdio connections.
 pub const STREAM_PORT: u32 = 1025;
+/// Where a guest has the virtio-fs devices of [`Create::shares`], each in a directory of its tag's name.
+pub const SHARES: &str = "/run/bulkhead/shares";
 /// The vsock context id of the host (`VMADDR_CID_HOST`, vsock(7)).
 pub const HOST_CID: u32 = 2;
-/// The largest frame, in bytes, that a monitor accepts from an agent.
-pub const MAX_FROM_AGENT: usize = 64 << 10;
+/// The largest frame, in bytes, that a monitor accepts from an agent: a list of all processes.
+pub const MAX_FROM_AGENT: usize = 4 << 20;
 /// The largest frame, in bytes, that an agent accepts from its monitor: a runtime specification with its seccomp profile and environment.
 pub const MAX_TO_AGENT: usize = 16 << 20;

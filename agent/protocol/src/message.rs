@@ -1,11 +1,13 @@
 //! The messages themselves. Both ends ignore no field: an unknown one is an error.
-//! Requests are generic over the types that hold a runtime specification, so that the agent can read the part that it
-//! uses into its own small types; the JSON is the same.
+//! Requests are generic over the types that hold a runtime specification, a process and limits: the monitor sends the
+//! JSON that it was given as it is, and the agent reads the part that it uses into its own small types.
 
 use std::path::PathBuf;
 
-use oci_spec::runtime::{Process, Spec};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{ProcessInfo, Stats};
 
 /// Names one stdio stream of one process; chosen by the monitor, unique in a sandbox.
 pub type Token = u64;
@@ -13,17 +15,17 @@ pub type Token = u64;
 /// What the monitor asks for.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Request<S = Spec, P = Process> {
+pub struct Request<S = Value, P = Value, R = Value> {
     /// Chosen by the monitor; comes back in the reply.
     pub seq: u64,
     /// The call and its arguments.
-    pub call: Call<S, P>,
+    pub call: Call<S, P, R>,
 }
 
 /// One call of the monitor.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Call<S = Spec, P = Process> {
+pub enum Call<S = Value, P = Value, R = Value> {
     /// Makes a container up to the point where its process waits to execute (OCI runtime-spec, lifecycle, "created").
     Create(Box<Create<S>>),
     /// Lets a created container's process execute its program.
@@ -49,6 +51,33 @@ pub enum Call<S = Spec, P = Process> {
         /// Its new size.
         size: WindowSize,
     },
+    /// Stops all processes of a container until [`Call::Resume`] or a `SIGKILL`.
+    Pause {
+        /// The container's id.
+        container: String,
+    },
+    /// Lets the processes of a paused container go on.
+    Resume {
+        /// The container's id.
+        container: String,
+    },
+    /// Changes a container's limits; those that are absent stay.
+    Update {
+        /// The container's id.
+        container: String,
+        /// Limits (OCI runtime-spec, config-linux, `linux.resources`).
+        resources: R,
+    },
+    /// What a container uses.
+    Stats {
+        /// The container's id.
+        container: String,
+    },
+    /// The processes of a container.
+    Processes {
+        /// The container's id.
+        container: String,
+    },
     /// Removes a stopped container: its mounts and cgroup.
     Delete {
         /// The container's id.
@@ -61,7 +90,7 @@ pub enum Call<S = Spec, P = Process> {
 /// Arguments of [`Call::Create`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Create<S = Spec> {
+pub struct Create<S = Value> {
     /// The container's id: 1 to 128 characters of `[A-Za-z0-9_.+-]`.
     pub container: String,
     /// The OCI runtime specification; `root.path` is not used, [`Create::root`] says where the root comes from.
@@ -70,6 +99,10 @@ pub struct Create<S = Spec> {
     pub root: Root,
     /// The streams of the container's process.
     pub stdio: Stdio,
+    /// Tags of virtio-fs devices that the root or the mounts need, each at most 36 characters of `[A-Za-z0-9_.-]`. A tag is
+    /// mounted once, on [`crate::SHARES`]`/TAG`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shares: Vec<String>,
 }
 
 /// Where a container's root file system comes from.
@@ -119,7 +152,7 @@ pub enum Upper {
 /// Arguments of [`Call::Exec`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Exec<P = Process> {
+pub struct Exec<P = Value> {
     /// The new process's name and its container.
     pub target: Target,
     /// What to run (OCI runtime-spec, config, process).
@@ -183,6 +216,13 @@ pub enum Message {
     },
     /// A process ended.
     Exited(Exited),
+    /// Processes of a running container were killed for want of memory.
+    OomKilled {
+        /// The container's id.
+        container: String,
+        /// How many since the last message.
+        count: u64,
+    },
 }
 
 /// What the agent says of itself.
@@ -206,6 +246,15 @@ pub enum Reply {
         /// Its pid where the agent runs.
         pid: u32,
     },
+    /// Limits were changed; a line for each that this kernel does not know and that was left out.
+    Updated {
+        /// The lines.
+        warnings: Vec<String>,
+    },
+    /// What a container uses.
+    Stats(Box<Stats>),
+    /// The processes of a container.
+    Processes(Vec<ProcessInfo>),
 }
 
 /// Why a call failed.

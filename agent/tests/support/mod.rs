@@ -17,8 +17,8 @@ use std::{
 };
 
 use bulkhead_protocol::{
-    Call, Create, Exec, ExitStatus, Exited, Failure, MAX_FROM_AGENT, Message, Ready, Reply,
-    Request, Root, Stdio, StreamHello, Target, Token, read_frame, write_frame,
+    Call, Create, Exec, ExitStatus, Exited, Failure, MAX_FROM_AGENT, Message, ProcessInfo, Ready,
+    Reply, Request, Root, Stats, Stdio, StreamHello, Target, Token, read_frame, write_frame,
 };
 use bulkhead_vmm::api::End;
 use serde_json::{Value, json};
@@ -43,6 +43,8 @@ pub struct Agent {
     streams: Receiver<(Token, UnixStream)>,
     arrived: Vec<(Token, UnixStream)>,
     exits: Vec<Exited>,
+    /// Containers and how many of their processes were killed for want of memory.
+    pub kills: Vec<(String, u64)>,
     seq: u64,
     pub ready: Ready,
     pub dir: TempDir,
@@ -116,7 +118,8 @@ impl Agent {
             }
         });
         let arrived = Vec::new();
-        Self { place, control, streams, arrived, exits: Vec::new(), seq: 0, ready, dir }
+        let (exits, kills) = (Vec::new(), Vec::new());
+        Self { place, control, streams, arrived, exits, kills, seq: 0, ready, dir }
     }
 
     /// A container's id on this machine, where other tests have containers, too.
@@ -143,6 +146,7 @@ impl Agent {
                     return result;
                 }
                 Message::Exited(exited) => self.exits.push(exited),
+                Message::OomKilled { container, count } => self.kills.push((container, count)),
                 Message::Ready(_) => panic!("a second Ready"),
             }
         }
@@ -177,6 +181,7 @@ impl Agent {
             }
             match self.message() {
                 Message::Exited(exited) => self.exits.push(exited),
+                Message::OomKilled { container, count } => self.kills.push((container, count)),
                 other => panic!("{other:?} is no end"),
             }
         }
@@ -201,9 +206,10 @@ impl Agent {
     ) -> Result<Reply, Failure> {
         self.call(Call::Create(Box::new(Create {
             container: self.id(id),
-            spec: serde_json::from_value(spec).unwrap(),
+            spec,
             root,
             stdio,
+            shares: Vec::new(),
         })))
     }
 
@@ -228,9 +234,38 @@ impl Agent {
     ) -> Result<Reply, Failure> {
         self.call(Call::Exec(Box::new(Exec {
             target: self.target(id, Some(name)),
-            process: serde_json::from_value(process).unwrap(),
+            process,
             stdio,
         })))
+    }
+
+    pub fn pause(&mut self, id: &str) -> Result<Reply, Failure> {
+        self.call(Call::Pause { container: self.id(id) })
+    }
+
+    pub fn resume(&mut self, id: &str) -> Result<Reply, Failure> {
+        self.call(Call::Resume { container: self.id(id) })
+    }
+
+    pub fn update(&mut self, id: &str, resources: Value) -> Result<Vec<String>, Failure> {
+        match self.call(Call::Update { container: self.id(id), resources })? {
+            Reply::Updated { warnings } => Ok(warnings),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn stats(&mut self, id: &str) -> Result<Stats, Failure> {
+        match self.call(Call::Stats { container: self.id(id) })? {
+            Reply::Stats(stats) => Ok(*stats),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn processes(&mut self, id: &str) -> Result<Vec<ProcessInfo>, Failure> {
+        match self.call(Call::Processes { container: self.id(id) })? {
+            Reply::Processes(list) => Ok(list),
+            other => panic!("{other:?}"),
+        }
     }
 
     /// Runs a container to its end: its standard output, its standard error, its status.

@@ -135,13 +135,14 @@ fn plan(
         if args.read_only { Upper::Tmpfs } else { Upper::Ext4 { device: "/dev/vdb".into() } };
     let create = Create {
         container: state.id.clone(),
-        spec,
+        spec: serde_json::to_value(spec).map_err(spec::SpecError::from)?,
         root: Root::Layers { lower, upper },
         stdio: Stdio {
             main: Some(MAIN_STREAM),
             stdin: args.interactive,
             stderr: (!args.tty).then_some(ERROR_STREAM),
         },
+        shares: Vec::new(),
     };
     Ok(Plan {
         create,

@@ -263,7 +263,7 @@ impl<'a> Session<'a> {
             Event::StreamEnded(token) => self.ended_streams.push(token),
             Event::Signal(signal) if self.started => self.forward(signal)?,
             // An answer that nobody waits for, and a resize before the start: the size is read again then.
-            Event::Agent(Message::Reply { .. })
+            Event::Agent(Message::Reply { .. } | Message::OomKilled { .. })
             | Event::Vmm(FromVmm::Response { .. })
             | Event::Signal(_) => {}
         }

@@ -13,9 +13,10 @@ fn plan(boot_timeout: Duration) -> Plan {
     Plan {
         create: Create {
             container: "c".into(),
-            spec: serde_json::from_value(json!({ "ociVersion": "1.2.0" })).unwrap(),
+            spec: json!({ "ociVersion": "1.2.0" }),
             root: Root::Directory { path: "/".into() },
             stdio: Stdio { main: Some(1), stdin: false, stderr: None },
+            shares: Vec::new(),
         },
         interactive: false,
         terminal: false,

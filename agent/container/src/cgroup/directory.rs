@@ -76,19 +76,23 @@ impl Directory {
 
     /// A file with a name and a number on each line.
     pub(super) fn table(&self, name: &str) -> Vec<(String, u64)> {
-        let text = self.read(name).unwrap_or_default();
-        text.lines()
-            .filter_map(|line| {
-                let (name, value) = line.split_once(' ')?;
-                Some((name.to_owned(), number(value)?))
-            })
-            .collect()
+        table(&self.read(name).unwrap_or_default())
     }
 
     /// A file with several numbers.
     pub(super) fn numbers(&self, name: &str) -> Vec<u64> {
         self.read(name).unwrap_or_default().split_whitespace().filter_map(number).collect()
     }
+}
+
+/// A name and a number on each line.
+pub(super) fn table(text: &str) -> Vec<(String, u64)> {
+    text.lines()
+        .filter_map(|line| {
+            let (name, value) = line.split_once(' ')?;
+            Some((name.to_owned(), number(value)?))
+        })
+        .collect()
 }
 
 /// A row of a table, or 0.

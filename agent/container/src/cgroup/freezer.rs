@@ -2,7 +2,7 @@
 //! (Documentation/admin-guide/cgroup-v1/freezer-subsystem.rst), `cgroup.freeze` of version 2.
 
 use std::{
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     thread,
     time::{Duration, Instant},
 };
@@ -14,7 +14,7 @@ use rustix::{
 };
 
 use super::{
-    directory::{Directory, read, row},
+    directory::{Directory, read, row, table},
     group::Cgroup,
 };
 use crate::error::{Error, at};
@@ -118,11 +118,7 @@ fn freeze_v2(dir: &Directory) -> Result<(), Errno> {
 
 fn is_frozen(events: &OwnedFd) -> Result<bool, Errno> {
     rustix::fs::seek(events, rustix::fs::SeekFrom::Start(0))?;
-    let text = read(std::os::fd::AsFd::as_fd(events))?;
-    let table: Vec<_> = text
-        .lines()
-        .filter_map(|line| line.split_once(' '))
-        .filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?)))
-        .collect();
+    let text = read(events.as_fd())?;
+    let table = table(&text);
     Ok(row(&table, "frozen") == 1)
 }

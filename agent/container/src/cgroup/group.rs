@@ -195,6 +195,9 @@ impl Cgroup {
     /// A process of the group was killed for want of memory. False when that cannot be known.
     #[must_use]
     pub fn oom_killed(&self) -> bool {
-        self.directory("memory").is_some_and(|dir| memory::oom_kills(dir) > 0)
+        self.directory("memory").is_some_and(|dir| {
+            let text = dir.read(memory::oom_file(dir.version)).unwrap_or_default();
+            memory::oom_kills(&text) > 0
+        })
     }
 }

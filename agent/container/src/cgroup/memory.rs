@@ -4,7 +4,7 @@ use bulkhead_protocol::stats;
 
 use super::{
     Version,
-    directory::{Directory, row},
+    directory::{self, Directory, row},
     setting::{Missing, Settings},
 };
 use crate::{error::Error, spec::Memory};
@@ -133,13 +133,17 @@ pub(super) fn check(memory: &Memory, dir: &Directory) -> Result<(), Error> {
     }
 }
 
-/// How many processes were killed for want of memory.
-pub(super) fn oom_kills(dir: &Directory) -> u64 {
-    let file = match dir.version {
+/// The file that counts processes that were killed for want of memory.
+pub(super) fn oom_file(version: Version) -> &'static str {
+    match version {
         Version::V1 => "memory.oom_control",
         Version::V2 => "memory.events",
-    };
-    row(&dir.table(file), "oom_kill")
+    }
+}
+
+/// How many processes were killed for want of memory, from the text of [`oom_file`].
+pub(super) fn oom_kills(text: &str) -> u64 {
+    row(&directory::table(text), "oom_kill")
 }
 
 pub(super) fn stats(dir: &Directory) -> stats::Memory {
@@ -189,6 +193,13 @@ pub(super) fn stats(dir: &Directory) -> stats::Memory {
 mod tests {
     use super::*;
     use crate::cgroup::setting::lines;
+
+    #[test]
+    fn kills_are_found() {
+        assert_eq!(oom_kills("low 0\noom 1\noom_kill 2\noom_group_kill 0\n"), 2);
+        assert_eq!(oom_kills("low 0\noom 1\noom_kill 0\noom_group_kill 3\n"), 0);
+        assert_eq!(oom_kills("oom_kill_disable 1\nunder_oom 0\noom_kill 1\n"), 1);
+    }
 
     #[test]
     fn both_versions() {

@@ -26,6 +26,7 @@ mod rdma;
 mod remove;
 mod setting;
 mod stats;
+mod table;
 mod unified;
 
 pub use create::Cgroups;

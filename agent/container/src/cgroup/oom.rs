@@ -1,10 +1,13 @@
 //! News of kills for want of memory: an eventfd in version 1 (cgroup-v1/memory.rst, "OOM Control"), changes of
 //! `memory.events` in version 2.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::{
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    time::{Duration, Instant},
+};
 
 use rustix::{
-    event::{EventfdFlags, PollFd, PollFlags},
+    event::{EventfdFlags, PollFd, PollFlags, Timespec},
     fs::OFlags,
     io::Errno,
 };
@@ -12,12 +15,16 @@ use rustix::{
 use super::{Version, directory::Directory, group::Cgroup, memory};
 use crate::error::{Error, at};
 
+/// Kernel files of `memory.events` and `memory.oom_control` are short.
+const MAX_TEXT: usize = 1024;
+
 /// A watch over a group.
 #[derive(Debug)]
 pub struct OomEvents {
-    /// The eventfd, or `memory.events`.
-    changes: OwnedFd,
-    memory: Directory,
+    /// The eventfd of version 1.
+    event: Option<OwnedFd>,
+    /// `memory.oom_control` or `memory.events`, whose changes version 2 tells of.
+    counter: OwnedFd,
     seen: u64,
 }
 
@@ -25,24 +32,27 @@ impl Cgroup {
     /// Watches for processes that are killed for want of memory from now on.
     ///
     /// # Errors
-    /// [`Error::State`] when the container's memory is not controlled; [`Error::System`].
+    /// [`Error::State`] when the container's memory is not counted; [`Error::System`].
     pub fn oom_events(&self) -> Result<OomEvents, Error> {
         let Some(dir) = self.directory("memory") else {
             return Err(Error::state(self.id(), "has no cgroup that counts its memory"));
         };
-        let changes = match dir.version {
-            Version::V1 => watch_v1(dir),
-            Version::V2 => dir.file("memory.events", OFlags::RDONLY),
-        }
-        .map_err(at("watch the memory of container", self.id()))?;
-        let memory = Directory::new(dir.version, &dir.controllers, dir.path.clone(), 0);
-        let seen = memory::oom_kills(dir);
-        Ok(OomEvents { changes, memory, seen })
+        let watch = || -> Result<OomEvents, Errno> {
+            let counter = dir.file(memory::oom_file(dir.version), OFlags::RDONLY)?;
+            let event = match dir.version {
+                Version::V1 => Some(announce(dir, &counter)?),
+                Version::V2 => None,
+            };
+            let mut events = OomEvents { event, counter, seen: 0 };
+            events.seen = events.count().ok_or(Errno::NODEV)?;
+            Ok(events)
+        };
+        watch().map_err(at("watch the memory of container", self.id()))
     }
 }
 
-fn watch_v1(dir: &Directory) -> Result<OwnedFd, Errno> {
-    let control = dir.file("memory.oom_control", OFlags::RDONLY)?;
+/// Has the kernel count up an eventfd for each kill.
+fn announce(dir: &Directory, control: &OwnedFd) -> Result<OwnedFd, Errno> {
     let event = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
     let line = format!("{} {}", event.as_raw_fd(), control.as_raw_fd());
     dir.write("cgroup.event_control", &line)?;
@@ -50,52 +60,57 @@ fn watch_v1(dir: &Directory) -> Result<OwnedFd, Errno> {
 }
 
 impl OomEvents {
-    /// Readable (version 1) or with an exceptional condition (`EPOLLPRI`, version 2) when [`OomEvents::take`] has
-    /// something to say.
+    /// Has [`OomEvents::changes`] when [`OomEvents::take`] has something to say.
     #[must_use]
     pub fn fd(&self) -> BorrowedFd<'_> {
-        self.changes.as_fd()
+        self.event.as_ref().unwrap_or(&self.counter).as_fd()
+    }
+
+    /// What to poll for.
+    #[must_use]
+    pub fn changes(&self) -> PollFlags {
+        if self.event.is_some() { PollFlags::IN } else { PollFlags::PRI }
     }
 
     /// How many processes were killed since the last call; `None` when the group is gone. Does not wait.
     pub fn take(&mut self) -> Option<u64> {
-        let mut buffer = [0; 512];
-        let changed = match self.memory.version {
-            Version::V1 => rustix::io::read(&self.changes, &mut buffer),
-            // The change is over once it has been read.
-            Version::V2 => rustix::io::pread(&self.changes, &mut buffer, 0),
-        };
-        if matches!(changed, Err(Errno::NODEV)) || self.is_gone() {
-            return None;
+        if let Some(event) = &self.event {
+            // Nothing to read is as good.
+            let _ = rustix::io::read(event, &mut [0; 8]);
         }
-        let now = memory::oom_kills(&self.memory);
+        let now = self.count()?;
         let new = now.saturating_sub(self.seen);
         self.seen = now;
         Some(new)
     }
 
-    /// Waits for the next kill. `None` when the group is gone.
+    /// Waits for the next kill. `Some(0)` when there was none for this long; `None` when the group is gone, which is
+    /// noticed at the latest then.
     ///
     /// # Errors
     /// [`Error::System`].
-    pub fn wait(&mut self) -> Result<Option<u64>, Error> {
+    pub fn wait(&mut self, timeout: Duration) -> Result<Option<u64>, Error> {
+        let deadline = Instant::now() + timeout;
         loop {
+            let left = deadline.saturating_duration_since(Instant::now());
             match self.take() {
-                Some(0) => {}
+                Some(0) if !left.is_zero() => {}
                 other => return Ok(other),
             }
-            let events = match self.memory.version {
-                Version::V1 => PollFlags::IN,
-                Version::V2 => PollFlags::PRI,
-            };
-            match rustix::event::poll(&mut [PollFd::new(&self.changes, events)], None) {
+            let left = Timespec::try_from(left).ok();
+            let mut changes = [PollFd::from_borrowed_fd(self.fd(), self.changes())];
+            match rustix::event::poll(&mut changes, left.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
-                Err(errno) => return Err(at("wait for", "the container's memory")(errno)),
+                Err(errno) => return Err(at("wait for", "news of the container's memory")(errno)),
             }
         }
     }
 
-    fn is_gone(&self) -> bool {
-        matches!(self.memory.file("cgroup.procs", OFlags::RDONLY), Err(Errno::NOENT | Errno::NODEV))
+    /// Reading is what ends a change in version 2. A removed group's files cannot be read.
+    fn count(&self) -> Option<u64> {
+        let mut text = [0; MAX_TEXT];
+        let length = rustix::io::pread(&self.counter, &mut text, 0).ok()?;
+        let text = std::str::from_utf8(text.get(..length)?).ok()?;
+        Some(memory::oom_kills(text))
     }
 }
