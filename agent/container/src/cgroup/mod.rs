@@ -50,3 +50,6 @@ pub enum Version {
 pub(crate) fn limits_anything(resources: &Resources) -> Result<bool, Error> {
     Ok(!setting::of(resources, |_| Version::V2)?.list.is_empty())
 }
+
+#[cfg(test)]
+mod host_tests;
