@@ -3,7 +3,10 @@
 pub mod cli;
 pub mod commands;
 pub mod container;
+pub mod lifecycle;
 pub mod logs;
+pub mod oci;
+
 pub mod progress;
 pub mod sandbox;
 pub mod session;

@@ -144,6 +144,21 @@ pub(crate) fn typed<'a, T: serde::Deserialize<'a>>(
     Ok(read)
 }
 
+/// Reads a part of JSON that was parsed; an error names the field below `what`.
+///
+/// # Errors
+/// [`ConfigError::Malformed`].
+pub(crate) fn from_value<'a, T: serde::Deserialize<'a>>(
+    value: &'a Value,
+    what: &str,
+) -> Result<T, ConfigError> {
+    serde_path_to_error::deserialize(value).map_err(|error| ConfigError::Malformed {
+        what: format!("{what}.{}", error.path()),
+        field: String::new(),
+        message: error.inner().to_string(),
+    })
+}
+
 fn malformed(what: &str, field: String, error: &serde_json::Error) -> ConfigError {
     ConfigError::Malformed { what: what.to_owned(), field, message: error.to_string() }
 }

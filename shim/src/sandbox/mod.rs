@@ -14,7 +14,7 @@ use std::{
 };
 
 pub use agent::{Agent, AgentError};
-use bulkhead_protocol::{Message, Token};
+use bulkhead_protocol::{Message, ProcessInfo, Stats, Token};
 use bulkhead_vmm::api::FromVmm;
 pub use config::{Config, ConfigError};
 pub use error::SandboxError;
@@ -107,11 +107,35 @@ pub trait Sandbox {
     /// [`SandboxError`].
     fn resume(&self) -> Result<(), SandboxError>;
 
-    /// Changes limits: `linux.resources` with what is to change.
+    /// Changes limits: `linux.resources` with what is to change. Returns a line for each thing that was left out.
     ///
     /// # Errors
     /// [`SandboxError`].
-    fn update(&self, resources: &Value) -> Result<(), SandboxError>;
+    fn update(&self, resources: &Value) -> Result<Vec<String>, SandboxError>;
+
+    /// What it uses.
+    ///
+    /// # Errors
+    /// [`SandboxError`].
+    fn stats(&self) -> Result<Stats, SandboxError>;
+
+    /// Its processes.
+    ///
+    /// # Errors
+    /// [`SandboxError`].
+    fn processes(&self) -> Result<Vec<ProcessInfo>, SandboxError>;
+
+    /// Waits for processes that are killed for want of memory; ends with the container.
+    ///
+    /// # Errors
+    /// [`SandboxError`].
+    fn oom_events(&self) -> Result<OomEvents, SandboxError>;
+
+    /// A process was killed for want of memory, now or before the end.
+    ///
+    /// # Errors
+    /// [`SandboxError`].
+    fn oom_killed(&self) -> Result<bool, SandboxError>;
 
     /// Removes what is left: processes, cgroup, mounts, sockets. Works after any process was killed at any moment; the
     /// state directory itself is the caller's.
@@ -120,6 +144,9 @@ pub trait Sandbox {
     /// [`SandboxError`].
     fn remove(&self) -> Result<(), SandboxError>;
 }
+
+/// Each item is one more time that processes were killed for want of memory.
+pub type OomEvents = Box<dyn Iterator<Item = Result<(), SandboxError>> + Send>;
 
 /// How one more process is made.
 #[derive(Debug)]
@@ -194,31 +221,42 @@ pub enum Record {
     Vm(vm::Record),
 }
 
-/// A sandbox whose container waits to be started.
+/// A container that waits to be started.
+#[derive(Debug)]
 pub struct Created {
     /// What the state file has to keep.
     pub record: Record,
     /// The container's process.
-    pub spawned: Spawned,
+    pub process: Uncommitted,
     /// A line for each thing that was left out.
     pub warnings: Vec<String>,
-    commit: Option<host::Commit>,
 }
 
-impl Created {
+/// A container's process that ends with its maker until [`Uncommitted::commit`].
+#[derive(Debug)]
+pub struct Uncommitted(Held);
+
+#[derive(Debug)]
+enum Held {
+    Host(host::Detached),
+    Vm(Spawned),
+}
+
+impl Uncommitted {
     /// The record is in the state file: from now on the container outlives this process.
     ///
     /// # Errors
     /// [`SandboxError`].
     pub fn commit(self) -> Result<Spawned, SandboxError> {
-        if let Some(commit) = self.commit {
-            commit.done()?;
+        match self.0 {
+            Held::Host(detached) => detached.commit(),
+            // Its monitor has noted by itself what `remains` needs.
+            Held::Vm(spawned) => Ok(spawned),
         }
-        Ok(self.spawned)
     }
 }
 
-/// Makes a container. It dies with the caller until [`Created::commit`].
+/// Makes a container.
 ///
 /// # Errors
 /// [`SandboxError`]; nothing is left then.
@@ -227,7 +265,8 @@ pub fn create(isolation: Isolation, create: &Create<'_>) -> Result<Created, Sand
         Isolation::Host => host::create(create),
         Isolation::Vm => {
             let (record, spawned) = vm::create(create)?;
-            Ok(Created { record: Record::Vm(record), spawned, warnings: Vec::new(), commit: None })
+            let process = Uncommitted(Held::Vm(spawned));
+            Ok(Created { record: Record::Vm(record), process, warnings: Vec::new() })
         }
     }
 }
@@ -238,19 +277,27 @@ pub fn create(isolation: Isolation, create: &Create<'_>) -> Result<Created, Sand
 /// [`SandboxError`].
 pub fn open<'a>(record: &'a Record, dir: &'a Path) -> Result<Box<dyn Sandbox + 'a>, SandboxError> {
     match record {
-        Record::Host(record) => Ok(Box::new(host::open(record, dir)?)),
+        Record::Host(record) => Ok(Box::new(host::open(record, dir))),
         Record::Vm(record) => Ok(Box::new(vm::open(record, dir)?)),
     }
 }
 
-/// Reaches what is left of a container whose maker was killed before it could keep a record.
+/// Removes what is left of a container whose maker was killed before the record was in the state file.
 ///
 /// # Errors
 /// [`SandboxError`].
-pub fn remains(isolation: Isolation, dir: &Path) -> Result<Option<Record>, SandboxError> {
+pub fn remove_remains(
+    isolation: Isolation,
+    id: &str,
+    dir: &Path,
+    cgroups_path: Option<&str>,
+) -> Result<(), SandboxError> {
     match isolation {
-        Isolation::Host => Ok(None),
-        Isolation::Vm => Ok(vm::remains(dir)?.map(Record::Vm)),
+        Isolation::Host => host::remove_remains(id, cgroups_path),
+        Isolation::Vm => match vm::remains(dir)? {
+            Some(record) => vm::open(&record, dir)?.remove(),
+            None => Ok(()),
+        },
     }
 }
 

@@ -5,12 +5,13 @@ pub mod rewrite;
 
 use std::path::Path;
 
+use bulkhead_protocol::{ProcessInfo, Stats};
 pub use machine::{Machine, StartError, Vm};
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Create, Exec, Sandbox, SandboxError, Spawned, Status};
+use super::{Create, Exec, OomEvents, Sandbox, SandboxError, Spawned, Status};
 
 /// What another process needs to reach the container.
 #[derive(Debug, Serialize, Deserialize)]
@@ -63,7 +64,19 @@ impl Sandbox for Guest<'_> {
     fn resume(&self) -> Result<(), SandboxError> {
         Err(absent())
     }
-    fn update(&self, _: &Value) -> Result<(), SandboxError> {
+    fn update(&self, _: &Value) -> Result<Vec<String>, SandboxError> {
+        Err(absent())
+    }
+    fn stats(&self) -> Result<Stats, SandboxError> {
+        Err(absent())
+    }
+    fn processes(&self) -> Result<Vec<ProcessInfo>, SandboxError> {
+        Err(absent())
+    }
+    fn oom_events(&self) -> Result<OomEvents, SandboxError> {
+        Err(absent())
+    }
+    fn oom_killed(&self) -> Result<bool, SandboxError> {
         Err(absent())
     }
     fn remove(&self) -> Result<(), SandboxError> {
