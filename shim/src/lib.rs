@@ -5,8 +5,8 @@ pub mod commands;
 pub mod container;
 pub mod lifecycle;
 pub mod logs;
+mod monitor;
 pub mod oci;
-
 pub mod progress;
 pub mod sandbox;
 pub mod session;

@@ -58,6 +58,25 @@ impl Step {
     }
 }
 
+impl Step {
+    /// Its name in files.
+    fn key(self) -> &'static str {
+        match self {
+            Step::Request => "request",
+            Step::Prepared => "prepared",
+            Step::VmmSpawned => "vmm-spawned",
+            Step::VmmStarted => "vmm-started",
+            Step::KernelEntry => "kernel-entry",
+            Step::AgentEntry => "agent-entry",
+            Step::AgentReady => "agent-ready",
+            Step::Created => "created",
+            Step::ProgramEntry => "program-entry",
+            Step::FirstOutput => "first-output",
+            Step::Ended => "ended",
+        }
+    }
+}
+
 impl From<Mark> for Step {
     fn from(mark: Mark) -> Self {
         match mark {
@@ -116,6 +135,16 @@ impl Timeline {
             json!({ "step": step.step.name(), "ms": milliseconds(start, step.at), "instructions": instructions })
         });
         Value::Array(steps.collect())
+    }
+
+    /// A list of `{step, at, instructions}` with `CLOCK_MONOTONIC` in nanoseconds, for who puts it together with other steps.
+    #[must_use]
+    pub fn records(&self) -> Value {
+        let (_, passed) = self.in_order();
+        let records = passed.iter().map(|step| {
+            json!({ "step": step.step.key(), "at": step.at, "instructions": step.instructions })
+        });
+        Value::Array(records.collect())
     }
 
     /// Writes a table.

@@ -1,85 +1,38 @@
-//! Isolation by a microVM: a container whose processes run behind a kernel of their own.
+//! Isolation by a microVM: a container whose processes run behind a kernel of their own. Its monitor, a process of the
+//! host, stands for it.
 
+mod client;
+mod container;
+mod create;
+mod exec;
 mod machine;
+mod record;
 pub mod rewrite;
+mod shape;
 
-use std::path::Path;
+use std::{fs, io, path::Path};
 
-use bulkhead_protocol::{ProcessInfo, Stats};
+pub use container::Guest;
+pub(super) use create::create;
 pub use machine::{Machine, StartError, Vm};
-use rustix::process::Pid;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+pub use record::Record;
+pub(crate) use record::{ENDED, Ended, Identity, RECORD};
 
-use super::{Create, Exec, OomEvents, Sandbox, SandboxError, Spawned, Status};
+use super::{
+    Create, Exec, MachineOptions, OomEvents, Root, Sandbox, SandboxError, Spawned, Status,
+};
 
-/// What another process needs to reach the container.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Record {
-    pid: i32,
+pub(super) fn open<'a>(record: &'a Record, dir: &'a Path) -> Result<Guest<'a>, SandboxError> {
+    Ok(Guest::new(record, dir))
 }
 
-/// A container in a microVM.
-#[derive(Debug)]
-pub struct Guest<'a> {
-    record: &'a Record,
-}
-
-pub(super) fn create(_: &Create<'_>) -> Result<(Record, Spawned), SandboxError> {
-    Err(absent())
-}
-
-pub(super) fn open<'a>(record: &'a Record, _: &'a Path) -> Result<Guest<'a>, SandboxError> {
-    Ok(Guest { record })
-}
-
-/// What a maker that was killed has noted of its container.
-pub(super) fn remains(_: &Path) -> Result<Option<Record>, SandboxError> {
-    Ok(None)
-}
-
-fn absent() -> SandboxError {
-    SandboxError::Unsupported("bundles in microVMs are not there yet; use --isolation host".into())
-}
-
-impl Sandbox for Guest<'_> {
-    fn status(&self) -> Result<Status, SandboxError> {
-        Err(absent())
-    }
-    fn pid(&self) -> Pid {
-        Pid::from_raw(self.record.pid).unwrap_or(Pid::INIT)
-    }
-    fn start(&self) -> Result<(), SandboxError> {
-        Err(absent())
-    }
-    fn kill(&self, _: i32, _: bool) -> Result<(), SandboxError> {
-        Err(absent())
-    }
-    fn exec(&self, _: &Exec<'_>) -> Result<Spawned, SandboxError> {
-        Err(absent())
-    }
-    fn pause(&self) -> Result<(), SandboxError> {
-        Err(absent())
-    }
-    fn resume(&self) -> Result<(), SandboxError> {
-        Err(absent())
-    }
-    fn update(&self, _: &Value) -> Result<Vec<String>, SandboxError> {
-        Err(absent())
-    }
-    fn stats(&self) -> Result<Stats, SandboxError> {
-        Err(absent())
-    }
-    fn processes(&self) -> Result<Vec<ProcessInfo>, SandboxError> {
-        Err(absent())
-    }
-    fn oom_events(&self) -> Result<OomEvents, SandboxError> {
-        Err(absent())
-    }
-    fn oom_killed(&self) -> Result<bool, SandboxError> {
-        Err(absent())
-    }
-    fn remove(&self) -> Result<(), SandboxError> {
-        Err(absent())
+/// What a monitor has noted of a container whose maker was killed.
+pub(super) fn remains(dir: &Path) -> Result<Option<Record>, SandboxError> {
+    let path = dir.join(RECORD);
+    match fs::read(&path) {
+        // Written before anything that would have to be removed, so that what cannot be understood is not the monitor's.
+        Ok(text) => Ok(serde_json::from_slice(&text).ok()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(SandboxError::Failed(format!("cannot read {}: {error}", path.display()))),
     }
 }

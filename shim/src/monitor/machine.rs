@@ -1,0 +1,124 @@
+//! The VMM: started, listened to by a thread, told to stop and go on.
+
+use std::{
+    fs::{self, File},
+    io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::{
+        Arc,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread,
+};
+
+use bulkhead_vmm::api::{ClientError, FromVmm, Messages, RequestKind, VmConfig, Vmm};
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::fault::{Fault, printable, to};
+
+/// Messages that wait to be handled; the VMM waits with more.
+const WAITING: usize = 16;
+/// The thread's work is small.
+const STACK: usize = 128 << 10;
+
+/// A running VMM. Dropping it ends the machine.
+#[derive(Debug)]
+pub(super) struct Machine {
+    vmm: Vmm,
+    heard: Receiver<FromVmm>,
+    wake: Arc<OwnedFd>,
+    log: PathBuf,
+}
+
+/// News of a machine.
+#[derive(Debug)]
+pub(super) enum News {
+    /// It said something.
+    Said(FromVmm),
+    /// It is gone; its last words.
+    Gone(String),
+}
+
+impl Machine {
+    /// Starts `program`, whose standard error goes to `log`.
+    pub(super) fn start(program: &Path, config: &VmConfig, log: PathBuf) -> Result<Self, Fault> {
+        let file = File::options().create(true).append(true).open(&log);
+        let file = file.map_err(to(format!("make {}", log.display())))?;
+        let (vmm, messages) = Vmm::spawn(program, config, Stdio::null(), file.into())?;
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(to("make an eventfd"))?;
+        let wake = Arc::new(wake);
+        let (say, heard) = sync_channel(WAITING);
+        let bell = Arc::clone(&wake);
+        thread::Builder::new()
+            .name("vmm".into())
+            .stack_size(STACK)
+            .spawn(move || hear(messages, say, &bell))
+            .map_err(to("start a thread"))?;
+        Ok(Self { vmm, heard, wake, log })
+    }
+
+    /// Readable when there is news.
+    pub(super) fn wake(&self) -> BorrowedFd<'_> {
+        self.wake.as_fd()
+    }
+
+    /// The VMM's process.
+    pub(super) fn pid(&self) -> u32 {
+        self.vmm.pid()
+    }
+
+    /// All news.
+    pub(super) fn news(&mut self) -> Vec<News> {
+        let _ = rustix::io::read(&*self.wake, &mut [0; 8]);
+        let mut news = Vec::new();
+        loop {
+            match self.heard.try_recv() {
+                Ok(said) => news.push(News::Said(said)),
+                Err(std::sync::mpsc::TryRecvError::Empty) => return news,
+                Err(std::sync::mpsc::TryRecvError::Disconnected) => {
+                    news.push(News::Gone(self.last_words()));
+                    return news;
+                }
+            }
+        }
+    }
+
+    /// Stops or continues the virtual CPUs. A VMM that is gone says so by itself.
+    pub(super) fn run(&mut self, on: bool) -> Result<(), ClientError> {
+        self.vmm.request(if on { RequestKind::Resume } else { RequestKind::Pause }).map(drop)
+    }
+
+    /// The last line of the log.
+    fn last_words(&self) -> String {
+        last_line(&self.log).map_or_else(|| "its VMM was killed".into(), |line| printable(&line))
+    }
+}
+
+fn hear(mut messages: Messages, say: SyncSender<FromVmm>, bell: &OwnedFd) {
+    let ring = || {
+        // It counts up, and nothing reads it for long enough to make it wait.
+        let _ = rustix::io::write(bell, &1_u64.to_ne_bytes());
+    };
+    while let Ok(message) = messages.next_message() {
+        if say.send(message).is_err() {
+            return;
+        }
+        ring();
+    }
+    // The end of the channel is news, too.
+    drop(say);
+    ring();
+}
+
+/// The last line of a log, of its last 4 KiB at most.
+fn last_line(path: &Path) -> Option<String> {
+    let mut file = File::open(path).ok()?;
+    let length = fs::metadata(path).ok()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(4096))).ok()?;
+    let lines = BufReader::new(file.take(4096)).split(b'\n').filter_map(io::Result::ok);
+    let line = lines.filter(|line| !line.is_empty()).last()?;
+    Some(String::from_utf8_lossy(&line).into_owned())
+}

@@ -1,0 +1,35 @@
+//! The monitor: the process on the host that stands for a container in a microVM. It is a child of the process that made
+//! the container, its pid is the container's pid, and it ends with the container's exit code.
+//!
+//! ```text
+//! booting --agent ready--> creating --reply--> created --start--> running
+//!    |                        |                   |                  |  first process ended
+//!    +------ any fault -------+---> nothing left  +------------------+--> draining -> syncing -> over
+//! ```
+//!
+//! One event loop owns all of it: the VMM, the agent, the clients of its socket, signals. Threads only copy the
+//! container's standard streams and read what the VMM says.
+
+mod clients;
+mod core;
+mod ending;
+mod execs;
+mod fault;
+mod guest;
+mod machine;
+pub(crate) mod message;
+mod place;
+pub(crate) mod plan;
+mod poll;
+pub(crate) mod process;
+pub(crate) mod relay;
+mod requests;
+pub(crate) mod signals;
+pub(crate) mod sockets;
+pub(crate) mod terminal;
+pub(crate) mod wire;
+
+pub(crate) use self::{
+    core::{VSOCK_DIRECTORY, VSOCK_NAME, run},
+    place::clean,
+};

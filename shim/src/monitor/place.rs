@@ -1,0 +1,158 @@
+//! The monitor's place on the host: the network namespace and the control group in which the host's tools look for the
+//! container, and the files of its state directory.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    os::fd::AsFd,
+    path::Path,
+};
+
+use bulkhead_container::{Cgroup, Cgroups, Placed, Version, hooks, spec::Resources};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{
+    fault::{Fault, to},
+    plan::Plan,
+};
+use crate::sandbox::vm::{Identity, RECORD, Record, rewrite::Network};
+
+/// Where this process was before; with it, it can leave again.
+#[derive(Debug, Default)]
+pub(super) struct Place {
+    cgroup: Option<Cgroup>,
+    /// Controllers and path of each group, as in `/proc/self/cgroup`.
+    before: Vec<(String, String)>,
+}
+
+impl Place {
+    /// Enters the network namespace and the control group, and notes them for whoever removes the container.
+    pub(super) fn enter(&mut self, plan: &Plan) -> Result<Record, Fault> {
+        network(&plan.network)?;
+        let mut record = Record { monitor: Identity::own(), vmm: None, cgroup: None };
+        self.before = own_groups();
+        let wish = plan.host.pointer("/linux/cgroupsPath").and_then(Value::as_str);
+        if let Some(groups) = Cgroups::host().map_err(refused)? {
+            // The limits are the guest's: the group only counts and names the processes.
+            let made = groups.create(wish, &plan.id, &Resources::default()).map_err(refused)?;
+            let group = &*self.cgroup.insert(made.0);
+            record.cgroup =
+                Some(serde_json::to_value(group.record()).map_err(to("note the cgroup"))?);
+            write(&plan.directory, RECORD, &record);
+            join(group)?;
+        } else {
+            write(&plan.directory, RECORD, &record);
+        }
+        Ok(record)
+    }
+
+    /// Runs the hooks of the container's making. Those of `createContainer` run here, too: the container's own namespaces
+    /// are another kernel's.
+    pub(super) fn run_hooks(plan: &Plan) -> Result<(), Fault> {
+        let pid = rustix::process::getpid().as_raw_pid();
+        let state = plan.state.json("creating", Some(pid));
+        for (hooks, which) in [
+            (&plan.hooks.prestart, "prestart"),
+            (&plan.hooks.create_runtime, "createRuntime"),
+            (&plan.hooks.create_container, "createContainer"),
+        ] {
+            hooks::run(hooks, &state, which).map_err(refused)?;
+        }
+        Ok(())
+    }
+
+    /// Leaves nothing behind of a container that could not be made.
+    pub(super) fn leave(&self, plan: &Plan) {
+        clean(&plan.directory);
+        let Some(group) = &self.cgroup else { return };
+        let now = own_groups();
+        for place in group.places() {
+            let path = |list: &[(String, String)]| {
+                list.iter()
+                    .find(|(names, _)| names == place.controllers)
+                    .map(|(_, path)| path.clone())
+            };
+            let (Some(now), Some(before)) = (path(&now), path(&self.before)) else { return };
+            let Some(mount) = place.path.strip_suffix(&now) else { return };
+            if enter(&format!("{mount}{before}")).is_err() {
+                return;
+            }
+        }
+        // Nobody is left to tell.
+        let _ = group.remove();
+    }
+}
+
+/// Removes the sockets and what was noted early.
+pub(crate) fn clean(directory: &Path) {
+    // What is not there need not be removed, and the rest goes with the directory.
+    let _ = fs::remove_file(directory.join(super::message::SOCKET));
+    let _ = fs::remove_dir_all(directory.join(super::core::VSOCK_DIRECTORY));
+    let _ = fs::remove_file(directory.join(RECORD));
+}
+
+/// Replaces a file of the state directory with what `value` is as JSON. The container does not depend on these files.
+pub(super) fn write(directory: &Path, name: &str, value: &impl Serialize) {
+    let new = directory.join(format!("{name}.new"));
+    let written = serde_json::to_vec(value)
+        .map_err(io::Error::from)
+        .and_then(|text| File::create(&new)?.write_all(&text))
+        .and_then(|()| fs::rename(&new, directory.join(name)));
+    if written.is_err() {
+        let _ = fs::remove_file(&new);
+    }
+}
+
+fn network(network: &Network) -> Result<(), Fault> {
+    match network {
+        Network::Host => Ok(()),
+        Network::New => {
+            // SAFETY: takes no pointers, and this process has one thread.
+            if unsafe { libc::unshare(libc::CLONE_NEWNET) } == 0 {
+                return bulkhead_container::loopback_up().map_err(refused);
+            }
+            match io::Error::last_os_error() {
+                // Without privileges the machine is in the caller's network, of which the guest sees nothing.
+                error if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+                error => Err(to("make a network namespace")(error)),
+            }
+        }
+        Network::Path(path) => {
+            let what = || format!("join the network namespace {}", path.display());
+            let file = File::open(path).map_err(to(what()))?;
+            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+                .map_err(to(what()))
+        }
+    }
+}
+
+fn join(group: &Cgroup) -> Result<(), Fault> {
+    for Placed { version, path, .. } in group.places() {
+        if version == Version::V2 {
+            enter(path).map_err(to(format!("enter the cgroup {path}")))?;
+        }
+    }
+    group.enter(rustix::process::getpid()).map_err(refused)
+}
+
+/// Moves this process (`0`) into a group.
+fn enter(directory: &str) -> io::Result<()> {
+    File::options().write(true).open(format!("{directory}/cgroup.procs"))?.write_all(b"0")
+}
+
+/// Lines `ID:CONTROLLERS:PATH` (cgroups(7)).
+fn own_groups() -> Vec<(String, String)> {
+    let text = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let line = |line: &str| {
+        let (_, rest) = line.split_once(':')?;
+        let (controllers, path) = rest.split_once(':')?;
+        Some((controllers.to_owned(), path.trim_end_matches('/').to_owned()))
+    };
+    text.lines().filter_map(line).collect()
+}
+
+fn refused(error: bulkhead_container::Error) -> Fault {
+    Fault::Place(error)
+}

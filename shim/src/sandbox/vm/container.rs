@@ -1,0 +1,197 @@
+//! A container in a microVM as other processes reach it: through its monitor's socket, or, when that is gone, through
+//! what was recorded.
+
+use std::{io, path::Path, time::Duration};
+
+use bulkhead_container::{Cgroup, CgroupRecord};
+use bulkhead_protocol::{FrameError, ProcessInfo, Reply, Stats};
+use rustix::process::Pid;
+use serde_json::Value;
+
+use super::{
+    Exec, OomEvents, Record, Sandbox, SandboxError, Spawned, Status,
+    client::{Client, gone},
+    create::{failed, no_descriptors},
+    exec,
+    record::{ENDED, Ended},
+    rewrite::guest_resources,
+};
+use crate::monitor::{
+    clean,
+    message::{Answer, Ask, State},
+};
+
+/// How long an answer may take that the guest has no part in.
+const AT_ONCE: Duration = Duration::from_secs(20);
+/// How long the guest may take.
+const GUEST: Duration = Duration::from_secs(180);
+
+/// A container in a microVM.
+#[derive(Debug)]
+pub struct Guest<'a> {
+    record: &'a Record,
+    dir: &'a Path,
+}
+
+impl<'a> Guest<'a> {
+    pub(super) fn new(record: &'a Record, dir: &'a Path) -> Self {
+        Self { record, dir }
+    }
+
+    /// Connects to the monitor; `None` when it has ended.
+    fn connect(&self, patience: Duration) -> Result<Option<Client>, SandboxError> {
+        if !self.record.monitor.is_alive() {
+            return Ok(None);
+        }
+        match Client::connect(self.dir, patience) {
+            Ok(client) => Ok(Some(client)),
+            // It takes its socket away at its end.
+            Err(_) if !self.record.monitor.is_alive() => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(SandboxError::Failed(format!(
+                "the container's monitor (process {}) cannot be reached: {error}",
+                self.record.monitor.pid
+            ))),
+        }
+    }
+
+    fn living(&self, patience: Duration) -> Result<Client, SandboxError> {
+        let client = self.connect(patience)?;
+        client.ok_or_else(|| SandboxError::State("container not running".into()))
+    }
+
+    fn ask(&self, ask: &Ask) -> Result<Reply, SandboxError> {
+        self.living(GUEST)?.ask(ask)
+    }
+}
+
+fn strange(answer: &impl std::fmt::Debug) -> SandboxError {
+    SandboxError::Failed(format!("the container's monitor answered {answer:?}"))
+}
+
+impl Sandbox for Guest<'_> {
+    fn status(&self) -> Result<Status, SandboxError> {
+        let Some(mut client) = self.connect(AT_ONCE)? else { return Ok(Status::Stopped) };
+        let answer = client.send(&Ask::Status).and_then(|()| client.answer());
+        match answer {
+            Ok(Answer::Status(State::Creating)) => Ok(Status::Creating),
+            Ok(Answer::Status(State::Created)) => Ok(Status::Created),
+            Ok(Answer::Status(State::Running)) => Ok(Status::Running),
+            Ok(Answer::Status(State::Paused)) => Ok(Status::Paused),
+            Ok(other) => Err(strange(&other)),
+            Err(error) => match gone(error) {
+                // It ended between the connection and the answer.
+                SandboxError::State(_) => Ok(Status::Stopped),
+                error if self.record.monitor.is_alive() => Err(error),
+                _ => Ok(Status::Stopped),
+            },
+        }
+    }
+
+    fn pid(&self) -> Pid {
+        self.record.monitor.pid().unwrap_or(Pid::INIT)
+    }
+
+    fn start(&self) -> Result<(), SandboxError> {
+        self.ask(&Ask::Start).map(drop)
+    }
+
+    fn kill(&self, signal: i32, all: bool) -> Result<(), SandboxError> {
+        self.ask(&Ask::Kill { signal, all }).map(drop)
+    }
+
+    fn exec(&self, wanted: &Exec<'_>) -> Result<Spawned, SandboxError> {
+        if wanted.preserve_fds > 0 {
+            return Err(no_descriptors(wanted.preserve_fds));
+        }
+        if let Some(cgroup) = wanted.cgroup.filter(|cgroup| !cgroup.is_empty()) {
+            return Err(SandboxError::Unsupported(format!(
+                "--cgroup {cgroup}: a process joins the container's own cgroup in a microVM"
+            )));
+        }
+        exec::exec(self.living(GUEST)?, wanted.process)
+    }
+
+    fn pause(&self) -> Result<(), SandboxError> {
+        self.ask(&Ask::Pause).map(drop)
+    }
+
+    fn resume(&self) -> Result<(), SandboxError> {
+        self.ask(&Ask::Resume).map(drop)
+    }
+
+    fn update(&self, resources: &Value) -> Result<Vec<String>, SandboxError> {
+        let mut resources = resources.clone();
+        let mut notes = Vec::new();
+        if let Value::Object(resources) = &mut resources {
+            guest_resources(resources, &mut notes)?;
+        }
+        if let Reply::Updated { warnings } = self.ask(&Ask::Update(resources))? {
+            notes.extend(warnings);
+        }
+        Ok(notes)
+    }
+
+    fn stats(&self) -> Result<Stats, SandboxError> {
+        match self.ask(&Ask::Stats)? {
+            Reply::Stats(stats) => Ok(*stats),
+            other => Err(strange(&other)),
+        }
+    }
+
+    fn processes(&self) -> Result<Vec<ProcessInfo>, SandboxError> {
+        match self.ask(&Ask::Processes)? {
+            Reply::Processes(processes) => Ok(processes),
+            other => Err(strange(&other)),
+        }
+    }
+
+    fn oom_events(&self) -> Result<OomEvents, SandboxError> {
+        let mut client = self.living(AT_ONCE)?;
+        client.wait_for_ever().map_err(failed("wait for the monitor"))?;
+        client.send(&Ask::Events).map_err(gone)?;
+        Ok(Box::new(
+            std::iter::from_fn(move || match client.answer() {
+                Ok(Answer::Oom) => Some(Ok(())),
+                Ok(other) => Some(Err(strange(&other))),
+                Err(FrameError::Closed) => None,
+                Err(error) => Some(Err(gone(error))),
+            })
+            .fuse(),
+        ))
+    }
+
+    fn oom_killed(&self) -> Result<bool, SandboxError> {
+        if let Some(mut client) = self.connect(AT_ONCE)?
+            && let Ok(Answer::OomKilled(killed)) =
+                client.send(&Ask::OomKilled).and_then(|()| client.answer())
+        {
+            return Ok(killed);
+        }
+        // A monitor that was killed has noted nothing.
+        let noted = std::fs::read(self.dir.join(ENDED)).unwrap_or_default();
+        Ok(serde_json::from_slice::<Ended>(&noted).is_ok_and(|ended| ended.oom_killed))
+    }
+
+    fn remove(&self) -> Result<(), SandboxError> {
+        remove(self.record, self.dir)
+    }
+}
+
+/// Ends what is left of a container and removes it.
+pub(super) fn remove(record: &Record, dir: &Path) -> Result<(), SandboxError> {
+    // The VMM ends with its monitor, which may have been killed a moment ago.
+    for process in [Some(record.monitor), record.vmm].into_iter().flatten() {
+        if !process.end() {
+            let pid = process.pid;
+            return Err(SandboxError::Failed(format!("process {pid} does not die")));
+        }
+    }
+    if let Some(cgroup) = &record.cgroup {
+        let cgroup: CgroupRecord = serde_json::from_value(cgroup.clone())
+            .map_err(|error| SandboxError::Failed(format!("the state's cgroup: {error}")))?;
+        Cgroup::open(cgroup).remove()?;
+    }
+    clean(dir);
+    Ok(())
+}

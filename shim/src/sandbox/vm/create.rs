@@ -1,0 +1,197 @@
+//! Makes a container: plans it, and forks its monitor, which does it.
+
+use std::{
+    fs::File,
+    io::Read,
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use bulkhead_container::{Target, check, hooks, root_directory};
+use bulkhead_protocol::{Failure, FailureKind, Lower, Root as GuestRoot, Upper};
+use bulkhead_vmm::api::{Disk, SerialOutput, VmConfig, Vsock};
+use rustix::{
+    pipe::{PipeFlags, pipe_with},
+    process::{Pid, WaitOptions, waitpid},
+};
+use serde_json::Value;
+
+use super::{
+    Create, MachineOptions, Record, Root, SandboxError, Spawned, remains,
+    rewrite::{self, ROOT_NAME, ROOT_TAG, RewriteError, SHARES, ThisHost},
+    shape,
+};
+use crate::{
+    monitor::{self, VSOCK_DIRECTORY, VSOCK_NAME, message::Outcome, plan::Plan, process, terminal},
+    settings::Settings,
+    timeline,
+};
+
+/// The guest's vsock context id; each VMM has a context of its own, so that all guests can have the same.
+const GUEST_CID: u32 = 3;
+/// A report is a record or an error of one line.
+const MAX_REPORT: u64 = 1 << 20;
+
+/// Makes a container and waits until it is there.
+pub(in crate::sandbox) fn create(create: &Create<'_>) -> Result<(Record, Spawned), SandboxError> {
+    let requested = timeline::now();
+    if create.preserve_fds > 0 {
+        return Err(no_descriptors(create.preserve_fds));
+    }
+    if create.systemd_cgroup {
+        let why = "--systemd-cgroup: cgroups are made in the file system here, not by systemd; leave it out";
+        return Err(SandboxError::Unsupported(why.into()));
+    }
+    let plan = plan(create, requested)?;
+    let process = plan.host.get("process").unwrap_or(&Value::Null);
+    let (master, slave) = if plan.terminal {
+        let (master, slave) = terminal::open(process).map_err(failed("make a terminal"))?;
+        (Some(master), Some(slave))
+    } else {
+        (None, None)
+    };
+    let (reports, report) = pipe_with(PipeFlags::CLOEXEC).map_err(failed("make a pipe"))?;
+    let keep = process::numbers([report.as_fd()]);
+    let pid = process::fork(slave, &keep, move || monitor::run(&plan, report))
+        .map_err(failed("make the monitor"))?;
+    match hear(reports) {
+        Some(Outcome::Created(record)) => Ok((record, Spawned { pid, master })),
+        Some(Outcome::Failed(failure)) => {
+            reap(pid);
+            Err(refusal(failure))
+        }
+        None => {
+            reap(pid);
+            clean_up(create.dir)?;
+            Err(SandboxError::Failed("the container's monitor was killed".into()))
+        }
+    }
+}
+
+pub(super) fn no_descriptors(count: u32) -> SandboxError {
+    SandboxError::Unsupported(format!(
+        "--preserve-fds {count}: open files of the host cannot be handed into a microVM (with --isolation host they can)"
+    ))
+}
+
+/// Waits for the monitor's report; `None` when it ended without one.
+fn hear(reports: OwnedFd) -> Option<Outcome> {
+    let mut text = Vec::new();
+    File::from(reports).take(MAX_REPORT).read_to_end(&mut text).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+fn reap(pid: Pid) {
+    // It is a child of this process, and was not waited for.
+    while matches!(waitpid(Some(pid), WaitOptions::empty()), Err(rustix::io::Errno::INTR)) {}
+}
+
+/// Removes what a monitor left that could not do it itself.
+fn clean_up(dir: &Path) -> Result<(), SandboxError> {
+    match remains(dir)? {
+        Some(record) => super::container::remove(&record, dir),
+        None => Ok(()),
+    }
+}
+
+/// The agent's or the monitor's refusal in the caller's words.
+pub(super) fn refusal(Failure { kind, message }: Failure) -> SandboxError {
+    match kind {
+        FailureKind::ProgramNotFound => SandboxError::ProgramNotFound(message),
+        FailureKind::ProgramNotExecutable => SandboxError::ProgramNotExecutable(message),
+        FailureKind::State => SandboxError::State(message),
+        FailureKind::Invalid => SandboxError::Invalid(message),
+        FailureKind::System => SandboxError::Failed(message),
+    }
+}
+
+pub(super) fn failed<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -> SandboxError {
+    move |error| SandboxError::Failed(format!("cannot {what}: {error}"))
+}
+
+impl From<RewriteError> for SandboxError {
+    fn from(error: RewriteError) -> Self {
+        match error {
+            RewriteError::Unsupported { .. } => SandboxError::Unsupported(error.to_string()),
+            _ => SandboxError::Invalid(error.to_string()),
+        }
+    }
+}
+
+fn plan(create: &Create<'_>, requested: u64) -> Result<Plan, SandboxError> {
+    let spec = create.config.spec();
+    check(spec, Target::Guest)?;
+    let settings = Settings::load().map_err(|error| SandboxError::Failed(error.to_string()))?;
+    let host = create.config.value()?;
+    let root = match &create.root {
+        Root::Bundle => Some(root_directory(spec, create.bundle)?),
+        Root::Layers { .. } => None,
+    };
+    let guest = rewrite::rewrite(&host, create.bundle, root.as_deref(), &ThisHost)?;
+    let (root, disks, options) = match &create.root {
+        Root::Bundle => {
+            let path = Path::new(SHARES).join(ROOT_TAG).join(ROOT_NAME);
+            (GuestRoot::Directory { path }, Vec::new(), MachineOptions::default())
+        }
+        Root::Layers { image, writable, machine } => {
+            (layers(writable.is_some()), disks(image, writable.as_ref()), machine.clone())
+        }
+    };
+    let missing = |error: crate::settings::SettingsError| SandboxError::Failed(error.to_string());
+    let sync = disks.iter().any(|disk| !disk.read_only) || !guest.shares.is_empty();
+    let machine = VmConfig {
+        kernel: options.kernel.map_or_else(|| settings.kernel(), Ok).map_err(missing)?,
+        initrd: Some(settings.initrd().map_err(missing)?),
+        cmdline: String::new(),
+        vcpus: options.vcpus.unwrap_or_else(|| shape::vcpus(&host)),
+        memory_mib: options
+            .memory_mib
+            .unwrap_or_else(|| shape::memory_mib(&host, settings.memory.mib(), host_memory_mib())),
+        disks,
+        vsock: Some(Vsock {
+            cid: GUEST_CID,
+            path: create.dir.join(VSOCK_DIRECTORY).join(VSOCK_NAME),
+        }),
+        shares: guest.shares,
+        serial: options.console_log.map(SerialOutput::File),
+        backend: settings.backend,
+    };
+    Ok(Plan {
+        id: create.id.to_owned(),
+        directory: create.dir.to_owned(),
+        hooks: spec.hooks.clone().unwrap_or_default(),
+        state: hooks::State::new(create.id, &create.bundle.to_string_lossy(), spec),
+        terminal: host.pointer("/process/terminal").and_then(Value::as_bool).unwrap_or(false),
+        host,
+        guest: guest.spec,
+        root,
+        vmm: settings.vmm().map_err(missing)?,
+        machine,
+        network: guest.network,
+        sync,
+        boot_timeout: settings.boot_timeout,
+        requested,
+        notes: guest.notes,
+    })
+}
+
+fn layers(writable: bool) -> GuestRoot {
+    let lower = Lower::Erofs { device: "/dev/vda".into() };
+    let upper = if writable { Upper::Ext4 { device: "/dev/vdb".into() } } else { Upper::Tmpfs };
+    GuestRoot::Layers { lower, upper }
+}
+
+fn disks(image: &[PathBuf], writable: Option<&PathBuf>) -> Vec<Disk> {
+    let image = Disk { id: "image".into(), files: image.to_vec(), read_only: true };
+    let writable = writable.map(|file| Disk {
+        id: "writable".into(),
+        files: vec![file.clone()],
+        read_only: false,
+    });
+    [image].into_iter().chain(writable).collect()
+}
+
+fn host_memory_mib() -> u64 {
+    let info = rustix::system::sysinfo();
+    info.totalram.saturating_mul(u64::from(info.mem_unit)) >> 20
+}

@@ -1,0 +1,125 @@
+//! What is kept of a container in a microVM, for processes that come later.
+
+use std::fs;
+
+use bulkhead_protocol::ExitStatus;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The file in which the monitor notes it as soon as there is something to remove.
+pub(crate) const RECORD: &str = "vm.json";
+
+/// What another process needs to reach the container.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Record {
+    pub(crate) monitor: Identity,
+    pub(crate) vmm: Option<Identity>,
+    /// The engine's record of the control group.
+    pub(crate) cgroup: Option<Value>,
+}
+
+/// The file in which the monitor notes how the program ended.
+pub(crate) const ENDED: &str = "ended.json";
+
+/// How a program ended.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    /// The container's memory limit had killed one of its processes.
+    pub(crate) oom_killed: bool,
+}
+
+/// A process that cannot be mistaken for a later one of the same number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    pub(crate) pid: i32,
+    /// When it started, in clock ticks since the boot (proc_pid_stat(5), field 22).
+    started: u64,
+}
+
+impl Identity {
+    /// This process.
+    pub(crate) fn own() -> Self {
+        let pid = rustix::process::getpid();
+        Self::of(pid.as_raw_pid()).unwrap_or(Self { pid: pid.as_raw_pid(), started: 0 })
+    }
+
+    /// A process that exists, be it that it has ended and was not waited for.
+    pub(crate) fn of(pid: i32) -> Option<Self> {
+        Some(Self { pid, started: stat(pid)?.1 })
+    }
+
+    /// It runs.
+    pub(crate) fn is_alive(self) -> bool {
+        stat(self.pid).is_some_and(|(state, started)| {
+            started == self.started && !matches!(state, 'Z' | 'X' | 'x')
+        })
+    }
+
+    pub(crate) fn pid(self) -> Option<Pid> {
+        Pid::from_raw(self.pid)
+    }
+
+    /// Kills it and waits until it is dead; false when it lives on.
+    pub(crate) fn end(self) -> bool {
+        use std::time::{Duration, Instant};
+        /// How long a process may take to die.
+        const PATIENCE: Duration = Duration::from_secs(10);
+
+        let deadline = Instant::now() + PATIENCE;
+        let mut pause = Duration::from_millis(1);
+        // The descriptor is of the right process if that is alive after it was opened.
+        let handle = self.pid().and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        while self.is_alive() {
+            if let Some(handle) = &handle {
+                // It may die by itself in the meantime.
+                let _ = pidfd_send_signal(handle, Signal::KILL);
+            }
+            if Instant::now() > deadline {
+                return false;
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+        true
+    }
+}
+
+/// State and start time.
+fn stat(pid: i32) -> Option<(char, u64)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name may hold anything, spaces and parentheses too.
+    let (_, rest) = text.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace();
+    let state = fields.next()?.chars().next()?;
+    // State is the third field.
+    Some((state, fields.nth(18)?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_known_by_its_start() {
+        let own = Identity::own();
+        assert!(own.is_alive() && own.started > 0);
+        assert!(!Identity { started: own.started + 1, ..own }.is_alive());
+        assert!(!Identity { pid: i32::MAX, started: 1 }.is_alive());
+    }
+
+    #[test]
+    fn a_process_is_ended_and_a_later_one_is_not() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let known = Identity::of(i32::try_from(child.id()).unwrap()).unwrap();
+        assert!(Identity { started: known.started + 1, ..known }.end());
+        assert!(known.is_alive());
+        assert!(known.end());
+        // It has not been waited for, and is dead all the same.
+        assert!(!known.is_alive());
+        child.wait().unwrap();
+        assert!(known.end());
+    }
+}
