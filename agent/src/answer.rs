@@ -22,8 +22,8 @@ pub(crate) fn root_of(root: protocol::Root) -> Root {
     }
 }
 
-pub(crate) fn process(pid: Pid) -> Reply {
-    Reply::Process { pid: pid.as_raw_nonzero().get().unsigned_abs() }
+pub(crate) fn process(pid: Pid, warnings: Vec<String>) -> Reply {
+    Reply::Process { pid: pid.as_raw_nonzero().get().unsigned_abs(), warnings }
 }
 
 pub(crate) fn check_id(id: &str) -> Result<(), Failure> {

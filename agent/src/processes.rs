@@ -6,7 +6,10 @@ use bulkhead_container::{Cgroup, Container, Error, OomEvents, Process};
 use bulkhead_protocol::{ExitStatus, Exited, Target};
 use rustix::{event::epoll::EventFlags, process::Pid};
 
-use crate::events::{Events, Source};
+use crate::{
+    events::{Events, Source},
+    relay::Meter,
+};
 
 /// A container and those who joined it.
 #[derive(Debug)]
@@ -17,13 +20,18 @@ pub(crate) struct Entry {
     /// Its processes are frozen because the monitor wants it.
     pub(crate) paused: bool,
     memory: Option<(u32, OomEvents)>,
+    meters: Meters,
 }
+
+/// How much a process has written to its main stream and to standard error.
+pub(crate) type Meters = [Option<Meter>; 2];
 
 /// A process that joined a container.
 #[derive(Debug)]
 pub(crate) struct Joined {
     pub(crate) process: Process,
     pub(crate) terminal: Option<Rc<OwnedFd>>,
+    pub(crate) meters: Meters,
 }
 
 /// All containers, by id.
@@ -37,6 +45,13 @@ pub(crate) struct Processes {
 pub(crate) struct Found<'a> {
     pub(crate) process: &'a Process,
     pub(crate) terminal: Option<&'a Rc<OwnedFd>>,
+    meters: &'a mut Meters,
+}
+
+impl Found<'_> {
+    pub(crate) fn set_meters(&mut self, meters: Meters) {
+        *self.meters = meters;
+    }
 }
 
 impl Entry {
@@ -65,8 +80,8 @@ impl Processes {
     }
 
     pub(crate) fn add(&mut self, container: Container, terminal: Option<Rc<OwnedFd>>) {
-        let execs = BTreeMap::new();
-        let entry = Entry { container, terminal, execs, paused: false, memory: None };
+        let (execs, meters) = (BTreeMap::new(), Meters::default());
+        let entry = Entry { container, terminal, execs, paused: false, memory: None, meters };
         self.containers.insert(entry.container.id().to_owned(), entry);
     }
 
@@ -84,20 +99,20 @@ impl Processes {
     /// [`Error::State`] when there is none of this name, or it has ended.
     pub(crate) fn find(&mut self, target: &Target) -> Result<Found<'_>, Error> {
         let entry = self.entry(&target.container)?;
-        match &target.exec {
-            None if entry.container.is_stopped() => Err(missing(&target.container, "has stopped")),
-            None => {
-                Ok(Found { process: entry.container.init(), terminal: entry.terminal.as_ref() })
+        let Some(name) = &target.exec else {
+            if entry.container.is_stopped() {
+                return Err(missing(&target.container, "has stopped"));
             }
-            Some(name) => entry
-                .execs
-                .get(name)
-                .map(|joined| Found {
-                    process: &joined.process,
-                    terminal: joined.terminal.as_ref(),
-                })
-                .ok_or_else(|| missing(&target.container, "has no such process")),
-        }
+            return Ok(Found {
+                process: entry.container.init(),
+                terminal: entry.terminal.as_ref(),
+                meters: &mut entry.meters,
+            });
+        };
+        let missing = || missing(&target.container, "has no such process");
+        let joined = entry.execs.get_mut(name).ok_or_else(missing)?;
+        let Joined { process, terminal, meters } = joined;
+        Ok(Found { process, terminal: terminal.as_ref(), meters })
     }
 
     /// Begins to watch the memory of a container that has a control group.
@@ -135,19 +150,21 @@ impl Processes {
     /// Notes that a process was reaped; `None` when it was nobody's.
     pub(crate) fn exited(&mut self, pid: Pid, status: ExitStatus) -> Option<Exited> {
         self.containers.iter_mut().find_map(|(id, entry)| {
-            let exec = if entry.container.init().pid() == pid && !entry.container.is_stopped() {
+            let is_first = entry.container.init().pid() == pid && !entry.container.is_stopped();
+            let (exec, meters) = if is_first {
                 entry.container.stopped();
                 entry.terminal = None;
                 entry.memory = None;
-                None
+                (None, std::mem::take(&mut entry.meters))
             } else {
                 let ended = entry.execs.iter().find(|(_, joined)| joined.process.pid() == pid);
                 let name = ended.map(|(name, _)| name.clone())?;
-                entry.execs.remove(&name);
-                Some(name)
+                let joined = entry.execs.remove(&name)?;
+                (Some(name), joined.meters)
             };
             let target = Target { container: id.clone(), exec };
-            Some(Exited { target, status, oom_killed: entry.container.oom_killed() })
+            let written = meters.map(|meter| meter.map_or(0, |meter| meter.written()));
+            Some(Exited { target, status, oom_killed: entry.container.oom_killed(), written })
         })
     }
 

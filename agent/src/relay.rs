@@ -1,7 +1,11 @@
 //! One connection to the monitor and the process's streams behind it: bytes in both directions, half-closes, and no more
 //! in hand than one buffer for each direction: a side that does not read makes the other one wait.
 
-use std::{os::fd::OwnedFd, rc::Rc};
+use std::{
+    cell::Cell,
+    os::fd::OwnedFd,
+    rc::{Rc, Weak},
+};
 
 use bulkhead_protocol::{StreamHello, Token, write_frame};
 use rustix::{
@@ -26,6 +30,8 @@ pub(crate) struct Relay {
     input: Option<Rc<OwnedFd>>,
     /// Where the monitor's bytes come from; gone at its end.
     output: Option<Rc<OwnedFd>>,
+    /// Bytes that have come from there.
+    taken: Rc<Cell<u64>>,
     to_process: Backlog,
     to_monitor: Backlog,
 }
@@ -72,7 +78,21 @@ impl Relay {
         let mut to_monitor = Backlog::default();
         // A Vec takes all that is written, and a hello is no 4 GiB long.
         let _ = write_frame(&mut to_monitor.bytes, &StreamHello { token });
-        Self { socket, connected: false, input, output, to_process: Backlog::default(), to_monitor }
+        Self {
+            socket,
+            connected: false,
+            input,
+            output,
+            taken: Rc::default(),
+            to_process: Backlog::default(),
+            to_monitor,
+        }
+    }
+
+    /// Counts what the process writes, as long as somebody asks.
+    pub(crate) fn meter(&self) -> Meter {
+        let output = self.output.as_ref().map(Rc::downgrade).unwrap_or_default();
+        Meter { taken: self.taken.clone(), output }
     }
 
     pub(crate) fn socket(&self) -> &OwnedFd {
@@ -158,6 +178,10 @@ impl Relay {
                 Some(output) => {
                     match rustix::io::read(output, rustix::buffer::spare_capacity(space)) {
                         Err(Errno::IO) => Ok(0),
+                        Ok(count) => {
+                            self.taken.set(self.taken.get().saturating_add(count as u64));
+                            Ok(count)
+                        }
                         read => read,
                     }
                 }
@@ -187,6 +211,22 @@ impl Relay {
             Flow::Ended | Flow::Waits | Flow::More => {}
         }
         flow
+    }
+}
+
+/// How much a process has written to a stream.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    taken: Rc<Cell<u64>>,
+    output: Weak<OwnedFd>,
+}
+
+impl Meter {
+    /// Bytes that were read from it, and those that are still in its pipe or terminal.
+    pub(crate) fn written(&self) -> u64 {
+        let waiting =
+            self.output.upgrade().and_then(|output| rustix::io::ioctl_fionread(&*output).ok());
+        self.taken.get().saturating_add(waiting.unwrap_or(0))
     }
 }
 

@@ -14,7 +14,10 @@ use bulkhead_container::{
 use bulkhead_protocol::{
     self as protocol, Call, Create, Exec, ExitStatus, Failure, Message, Ready, Reply, Target,
 };
-use rustix::process::{Pid, WaitOptions};
+use rustix::{
+    io::Errno,
+    process::{Pid, WaitOptions},
+};
 
 use crate::{
     answer::{Answer, check_id, failure, invalid, process, root_of, state, system},
@@ -23,7 +26,7 @@ use crate::{
     events::{self, Events, Source},
     fault::{Fault, to},
     link::Link,
-    processes::{Joined, Processes},
+    processes::{Joined, Meters, Processes},
     relay::Relay,
     relays::Relays,
     shares::Shares,
@@ -188,19 +191,17 @@ impl Server {
         let (ends, prepared) = self.streams(&stdio, terminal)?;
         let created = Builder::new(&self.platform, ends).init(&id, &spec, root_of(root));
         let Created { container, console, warnings } = created.map_err(failure)?;
-        for warning in warnings {
-            boot::log(&warning);
-        }
         let pid = container.init().pid();
         let console = console.map(Rc::new);
         self.processes.add(container, console.clone());
-        self.relay(prepared, console)?;
-        Ok(process(pid))
+        let target = Target { container: id, exec: None };
+        self.relay(&target, prepared, console)?;
+        Ok(process(pid, warnings))
     }
 
     fn exec(&mut self, exec: Exec<Process>) -> Answer {
         let Exec { target, process: wanted, stdio } = exec;
-        let Some(name) = target.exec else {
+        let Some(name) = target.exec.clone() else {
             return Err(invalid("an exec needs a name for its process".to_owned()));
         };
         check_id(&name)?;
@@ -223,9 +224,11 @@ impl Server {
             .map_err(failure)?;
         let pid = joined.process.pid();
         let console = joined.console.map(Rc::new);
-        entry.execs.insert(name, Joined { process: joined.process, terminal: console.clone() });
-        self.relay(prepared, console)?;
-        Ok(process(pid))
+        let meters = Meters::default();
+        let joined = Joined { process: joined.process, terminal: console.clone(), meters };
+        entry.execs.insert(name, joined);
+        self.relay(&target, prepared, console)?;
+        Ok(process(pid, Vec::new()))
     }
 
     fn streams(
@@ -237,22 +240,43 @@ impl Server {
             .map_err(|errno| system(format!("cannot connect the process's streams: {errno}")))
     }
 
-    fn relay(&mut self, prepared: Prepared, console: Option<Rc<OwnedFd>>) -> Result<(), Failure> {
-        let relays = match (prepared, console) {
-            (Prepared::Pipes(relays), _) => relays,
-            (Prepared::Terminal(Some((socket, token))), Some(master)) => {
-                rustix::io::ioctl_fionbio(&*master, true)
-                    .map_err(|errno| system(format!("cannot use the terminal: {errno}")))?;
-                vec![Relay::new(socket, token, Some(master.clone()), Some(master))]
+    /// Begins to forward a new process's streams. One whose streams cannot be is killed.
+    fn relay(
+        &mut self,
+        target: &Target,
+        prepared: Prepared,
+        console: Option<Rc<OwnedFd>>,
+    ) -> Result<(), Failure> {
+        let forwarded = self.forward(prepared, console);
+        let mut found = self.processes.find(target).map_err(failure)?;
+        match forwarded {
+            Ok(meters) => found.set_meters(meters),
+            Err(errno) => {
+                found.process.signal(libc::SIGKILL).map_err(failure)?;
+                return Err(system(format!("cannot forward the process's streams: {errno}")));
             }
-            (Prepared::Terminal(_), _) => Vec::new(),
-        };
-        for relay in relays {
-            self.relays
-                .add(&self.events, relay)
-                .map_err(|errno| system(format!("cannot forward a stream: {errno}")))?;
         }
         Ok(())
+    }
+
+    fn forward(
+        &mut self,
+        prepared: Prepared,
+        console: Option<Rc<OwnedFd>>,
+    ) -> Result<Meters, Errno> {
+        let [main, stderr] = match (prepared, console) {
+            (Prepared::Pipes(relays), _) => relays,
+            (Prepared::Terminal(Some((socket, token))), Some(master)) => {
+                rustix::io::ioctl_fionbio(&*master, true)?;
+                [Some(Relay::new(socket, token, Some(master.clone()), Some(master))), None]
+            }
+            (Prepared::Terminal(_), _) => [None, None],
+        };
+        let meters = [&main, &stderr].map(|relay| relay.as_ref().map(Relay::meter));
+        for relay in [main, stderr].into_iter().flatten() {
+            self.relays.add(&self.events, relay)?;
+        }
+        Ok(meters)
     }
 
     fn kill(&mut self, target: &Target, signal: i32, all: bool) -> Answer {

@@ -14,8 +14,8 @@ use crate::{link::Link, relay::Relay};
 /// Relays that begin once the process is there.
 #[derive(Debug)]
 pub(crate) enum Prepared {
-    /// Between pipes and connections.
-    Pipes(Vec<Relay>),
+    /// Between pipes and connections: the main one, and standard error's.
+    Pipes([Option<Relay>; 2]),
     /// Between a terminal, which the process opens, and a connection.
     Terminal(Option<(OwnedFd, Token)>),
 }
@@ -35,7 +35,7 @@ pub(crate) fn prepare(
         return Ok((Ends::Terminal, Prepared::Terminal(main)));
     }
     let mut ends = [None, None, None];
-    let mut relays = Vec::new();
+    let mut relays = [None, None];
     if let Some((socket, token)) = main {
         let input = if stdio.stdin {
             let (reader, writer) = pipe()?;
@@ -45,10 +45,10 @@ pub(crate) fn prepare(
         } else {
             None
         };
-        relays.push(Relay::new(socket, token, input, Some(output(&mut ends[1])?)));
+        relays[0] = Some(Relay::new(socket, token, input, Some(output(&mut ends[1])?)));
     }
     if let Some((socket, token)) = stdio.stderr.map(connect).transpose()? {
-        relays.push(Relay::new(socket, token, None, Some(output(&mut ends[2])?)));
+        relays[1] = Some(Relay::new(socket, token, None, Some(output(&mut ends[2])?)));
     }
     Ok((Ends::Files(ends), Prepared::Pipes(relays)))
 }

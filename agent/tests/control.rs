@@ -308,7 +308,7 @@ fn nothing_outlives_the_agent() {
     let root = agent.root("root");
     let reply = agent.create("c", spec(&["sleep", "1000"]), &root, all(1)).unwrap();
     agent.start_container("c").unwrap();
-    let bulkhead_protocol::Reply::Process { pid } = reply else { panic!("{reply:?}") };
+    let bulkhead_protocol::Reply::Process { pid, .. } = reply else { panic!("{reply:?}") };
     assert!(fs::exists(format!("/proc/{pid}")).unwrap());
     assert_eq!(agent.hang_up(), Some(0));
     assert!(!fs::exists(format!("/proc/{pid}")).unwrap());

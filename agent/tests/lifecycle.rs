@@ -310,3 +310,41 @@ fn a_host_process_has_no_shares() {
     let reply = agent.create("c", shell("true"), &agent.root("root"), Stdio::default());
     assert!(matches!(reply, Ok(Reply::Process { .. })), "{reply:?}");
 }
+
+#[test]
+fn an_end_says_how_much_was_written_before_it() {
+    if !can_run() {
+        return;
+    }
+    let mut agent = Agent::start();
+    let root = agent.root("root");
+    agent.create("c", shell("echo first; exec sleep 1000"), &root, all(1)).unwrap();
+    agent.start_container("c").unwrap();
+    // A child keeps the streams open and writes later.
+    let script = "head -c 100000 /dev/zero; echo err >&2; (sleep 1; echo late) & exit 3";
+    agent.exec("c", "x", process(&["sh", "-c", script]), all(10)).unwrap();
+    let (mut out, mut err) = (agent.stream(10), agent.stream(11));
+    let mut bytes = vec![0; 100_000];
+    out.read_exact(&mut bytes).unwrap();
+    let ended = agent.wait("c", Some("x"));
+    assert_eq!((ended.status, ended.written), (ExitStatus::Code(3), [100_000, 4]));
+    let mut text = String::new();
+    out.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "late\n");
+    text.clear();
+    err.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "err\n");
+
+    let mut terminal = process(&["sh", "-c", "echo on a terminal"]);
+    terminal["terminal"] = json!(true);
+    let stdio = Stdio { main: Some(20), stdin: true, stderr: None };
+    agent.exec("c", "t", terminal, stdio).unwrap();
+    text.clear();
+    agent.stream(20).read_to_string(&mut text).unwrap();
+    let ended = agent.wait("c", Some("t"));
+    assert_eq!(ended.written, [text.len() as u64, 0]);
+
+    agent.kill("c", 9, true).unwrap();
+    assert_eq!(agent.wait("c", None).written, [6, 0]);
+    agent.delete("c").unwrap();
+}

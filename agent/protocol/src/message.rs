@@ -245,6 +245,9 @@ pub enum Reply {
     Process {
         /// Its pid where the agent runs.
         pid: u32,
+        /// A line for each wish that this kernel does not know and that was left out.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        warnings: Vec<String>,
     },
     /// Limits were changed; a line for each that this kernel does not know and that was left out.
     Updated {
@@ -294,6 +297,8 @@ pub struct Exited {
     pub status: ExitStatus,
     /// The container's memory limit killed a process of it (`oom_kill` of cgroup v2's `memory.events`).
     pub oom_killed: bool,
+    /// Bytes that had been written to [`Stdio::main`] and [`Stdio::stderr`] by then. Its children may write more.
+    pub written: [u64; 2],
 }
 
 /// How a process ended (wait(2)).

@@ -63,7 +63,11 @@ fn start(agent: &mut UnixStream) {
 
 fn exited(agent: &mut UnixStream, status: ExitStatus) {
     let target = Target { container: "c".into(), exec: None };
-    write_frame(agent, &Message::Exited(Exited { target, status, oom_killed: false })).unwrap();
+    write_frame(
+        agent,
+        &Message::Exited(Exited { target, status, oom_killed: false, written: [0, 0] }),
+    )
+    .unwrap();
 }
 
 #[test]
