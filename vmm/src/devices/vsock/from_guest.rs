@@ -98,7 +98,7 @@ impl Engine {
         let Some(token) = self.table.reserve() else {
             return self.refuse(key);
         };
-        let socket = host::connect(&self.listener.path, key.host)
+        let socket = host::connect(&self.listener.place.port(key.host))
             .and_then(|socket| self.watch.add(&socket, token).map(|()| socket));
         match socket {
             Ok(socket) => {

@@ -3,10 +3,9 @@
 
 use std::{
     collections::VecDeque,
-    ffi::OsString,
     io,
     os::fd::{AsFd, OwnedFd},
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -73,17 +72,15 @@ pub(super) fn greeting(socket: impl AsFd, ended: bool) -> Greeting {
     port.map_or(Greeting::Bad, Greeting::Port)
 }
 
-/// Connects to the Unix socket of a port, without waiting for room in its backlog.
-pub(super) fn connect(path: &Path, port: u32) -> io::Result<OwnedFd> {
-    let mut name = OsString::from(path);
-    name.push(format!("_{port}"));
+/// Connects to a Unix socket without waiting for room in its backlog.
+pub(super) fn connect(path: &Path) -> io::Result<OwnedFd> {
     let socket = rustix::net::socket_with(
         AddressFamily::UNIX,
         SocketType::STREAM,
         SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
         None,
     )?;
-    rustix::net::connect(&socket, &SocketAddrUnix::new(PathBuf::from(name))?)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
     Ok(socket)
 }
 

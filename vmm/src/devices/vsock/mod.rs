@@ -11,6 +11,7 @@ mod from_guest;
 mod from_host;
 mod host;
 mod packet;
+mod place;
 mod running;
 mod stream;
 mod table;
@@ -25,13 +26,16 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixListener,
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
 use rustix::event::epoll;
 
-use self::running::RunningVsock;
+use self::{
+    place::{MAX_NAME, Place},
+    running::RunningVsock,
+};
 use super::{
     VsockCounts,
     virtio::{ActivateError, DeviceKind, Resources, Running, VirtioDevice, feature},
@@ -43,8 +47,6 @@ const F_STREAM: u64 = 1;
 /// The largest sizes of the receive, transmit and event queues. A Linux driver fills the receive queue with 4 KiB buffers of two
 /// descriptors each when it starts, so more of them cost boot time and memory; without indirect descriptors it makes no table for each.
 const QUEUE_SIZES: [u16; 3] = [64, 64, 8];
-/// The longest path in bytes: `_4294967295` and a zero byte must still fit (unix(7)).
-const MAX_PATH: usize = 108 - 12;
 
 /// Why the device cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -55,9 +57,9 @@ pub enum VsockError {
         /// The context id.
         cid: u32,
     },
-    /// The path does not fit into a socket address.
-    #[error("the vsock path {path} is longer than {MAX_PATH} bytes")]
-    PathTooLong {
+    /// The name does not fit into a socket address.
+    #[error("the vsock path {path} does not end in a name of 1 to {MAX_NAME} bytes")]
+    Name {
         /// The path.
         path: PathBuf,
     },
@@ -74,7 +76,7 @@ pub enum VsockError {
     Epoll(#[source] io::Error),
 }
 
-/// The device. Dropping it removes the socket's file.
+/// The device.
 #[derive(Debug)]
 pub struct Vsock {
     cid: u32,
@@ -93,17 +95,29 @@ impl Vsock {
         if cid < 3 || cid == u32::MAX {
             return Err(VsockError::Cid { cid });
         }
-        if path.as_os_str().len() > MAX_PATH {
-            return Err(VsockError::PathTooLong { path });
-        }
         let error = |source| VsockError::Bind { path: path.clone(), source };
-        let socket = UnixListener::bind(&path).map_err(error)?;
-        let listener = Arc::new(Listener { socket, path });
-        let error = |source| VsockError::Bind { path: listener.path.clone(), source };
+        let Some(place) = Place::of(&path).map_err(error)? else {
+            return Err(VsockError::Name { path });
+        };
+        let socket = UnixListener::bind(place.listener()).map_err(error)?;
+        let listener = Arc::new(Listener { socket, place });
         listener.socket.set_nonblocking(true).map_err(error)?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)
             .map_err(|error| VsockError::Epoll(error.into()))?;
         Ok(Self { cid, listener, epoll: Arc::new(epoll), counts: Arc::default() })
+    }
+
+    /// The directory of the sockets of `path`.
+    #[must_use]
+    pub fn directory(path: &Path) -> &Path {
+        place::directory_of(path)
+    }
+
+    /// The directory of the sockets is at this path from now on. To be called before the device is attached.
+    pub fn moved_to(&mut self, directory: PathBuf) {
+        if let Some(listener) = Arc::get_mut(&mut self.listener) {
+            listener.place.moved_to(directory);
+        }
     }
 
     /// What the device counts; the handle stays good after it was attached.
@@ -155,7 +169,7 @@ impl VirtioDevice for Vsock {
 #[derive(Debug)]
 struct Listener {
     socket: UnixListener,
-    path: PathBuf,
+    place: Place,
 }
 
 impl AsFd for Listener {
@@ -166,7 +180,7 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        // Somebody may have removed it already.
-        let _ = std::fs::remove_file(&self.path);
+        // Somebody may have removed it already, and from its jail the process cannot: the directory's owner does then.
+        let _ = std::fs::remove_file(self.place.listener());
     }
 }

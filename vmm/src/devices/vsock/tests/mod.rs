@@ -19,7 +19,7 @@ use std::{
 use tempfile::TempDir;
 
 use super::{
-    MAX_PATH, Vsock, VsockError,
+    MAX_NAME, Vsock, VsockError,
     credit::HOST_BUFFER,
     packet::{HEADER, Header, Key, Op, STREAM, WILL_NOT_RECEIVE, WILL_NOT_SEND},
     running::MAX_RESETS,

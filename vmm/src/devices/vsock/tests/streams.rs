@@ -258,8 +258,11 @@ fn the_sockets_file_comes_and_goes_with_the_device() {
     for cid in [0, 1, 2, u32::MAX] {
         assert!(matches!(bind(cid, path.clone()), Err(VsockError::Cid { .. })));
     }
-    let long = directory.path().join("x".repeat(MAX_PATH));
-    assert!(matches!(bind(3, long), Err(VsockError::PathTooLong { .. })));
+    let long = directory.path().join("x".repeat(MAX_NAME + 1));
+    assert!(matches!(bind(3, long), Err(VsockError::Name { .. })));
+    let deep = directory.path().join("d".repeat(200));
+    std::fs::create_dir(&deep).unwrap();
+    bind(3, deep.join("x".repeat(MAX_NAME))).unwrap();
     let missing = directory.path().join("missing/vsock");
     let error = bind(3, missing.clone()).unwrap_err();
     assert!(error.to_string().contains(missing.to_str().unwrap()));
