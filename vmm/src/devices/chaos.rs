@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use super::{
     block::Block,
+    fs,
     rng::Rng,
     testing::{Driver, HEAP, MEMORY, pattern},
     virtio::VirtioDevice,
@@ -66,14 +67,42 @@ fn small_or_any() -> impl Strategy<Value = u16> {
     prop_oneof![99 => 0u16..8, 1 => any::<u16>()]
 }
 
-/// What a buffer may begin with: a block request, a vsock packet, or noise.
+/// A file system's request about nodes and handles that may be there.
+fn file_request() -> impl Strategy<Value = Vec<u8>> {
+    let small = || prop_oneof![5 => 0u64..6, 1 => any::<u64>()];
+    let name = prop_oneof![
+        4 => select(vec!["rw", "ro", "file", "sub", "new", "..", "a/b", "user.a"]).prop_map(|name| {
+            [name.as_bytes(), &[0]].concat()
+        }),
+        1 => vec(any::<u8>(), 0..12),
+    ];
+    let length = prop_oneof![9 => Just(None), 1 => any::<u32>().prop_map(Some)];
+    (0u32..54, small(), vec(small(), 0..8), vec(name, 0..3), length).prop_map(
+        |(opcode, node, fields, names, length)| {
+            let fields: Vec<u8> = fields.iter().flat_map(|field| field.to_le_bytes()).collect();
+            let body = [fields, names.concat()].concat();
+            let length = length.unwrap_or(40 + body.len() as u32);
+            [
+                &length.to_le_bytes()[..],
+                &opcode.to_le_bytes(),
+                &7u64.to_le_bytes(),
+                &node.to_le_bytes(),
+                &[0; 16],
+                &body,
+            ]
+            .concat()
+        },
+    )
+}
+
+/// What a buffer may begin with: a block request, a vsock packet, a file system's request, or noise.
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     let sector = prop_oneof![3 => 0u64..20, 1 => any::<u64>()];
     let request = (select(vec![0u32, 1, 4, 8, 11, 13, 99]), sector, vec(any::<u8>(), 0..64))
         .prop_map(|(kind, sector, rest)| {
             [&kind.to_le_bytes()[..], &[0; 4], &sector.to_le_bytes(), &rest].concat()
         });
-    prop_oneof![2 => request, 3 => packet(), 1 => vec(any::<u8>(), 0..80)]
+    prop_oneof![2 => request, 3 => packet(), 3 => file_request(), 1 => vec(any::<u8>(), 0..80)]
 }
 
 /// A packet of a guest that knows its own context id, mostly.
@@ -230,6 +259,26 @@ proptest! {
     fn rng_survives(steps in vec(step(1), 0..60)) {
         let mut driver = survive(Rng::new(), steps);
         prop_assert_ne!(exchange(&mut driver, 0, &[], 64), [0; 64]);
+    }
+
+    #[test]
+    fn fs_survives(steps in vec(step(2), 0..80)) {
+        let directory = TempDir::new().unwrap();
+        for name in ["rw", "ro", "outside"] {
+            std::fs::create_dir(directory.path().join(name)).unwrap();
+        }
+        std::fs::write(directory.path().join("ro/file"), "as it was").unwrap();
+        let device = fs::tests::device(directory.path(), 100, api::Cache::Auto);
+        let mut driver = survive(device, steps);
+        // FUSE_INIT 7.37.
+        let request = [56u32, 26, 1, 0, 0, 0, 0, 0, 0, 0, 7, 37, 0, 0].map(u32::to_le_bytes).concat();
+        let answer = exchange(&mut driver, 1, &request, 80);
+        prop_assert_eq!(&answer[..8], &[80, 0, 0, 0, 0, 0, 0, 0]);
+        let kept = std::fs::read(directory.path().join("ro/file")).unwrap();
+        prop_assert_eq!(kept, b"as it was");
+        prop_assert_eq!(std::fs::read_dir(directory.path().join("ro")).unwrap().count(), 1);
+        prop_assert_eq!(std::fs::read_dir(directory.path().join("outside")).unwrap().count(), 0);
+        prop_assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 3);
     }
 
     #[test]

@@ -39,3 +39,12 @@ pub struct VsockCounts {
     /// Packets that were malformed, not addressed to the host, or of no connection.
     pub errors: Count,
 }
+
+/// A share's counts.
+#[derive(Debug, Default)]
+pub struct FsCounts {
+    /// Requests that were answered, in whatever way, or need no answer.
+    pub requests: Count,
+    /// Requests that were malformed or could not be served; not those about files that are not there or may not be touched.
+    pub errors: Count,
+}

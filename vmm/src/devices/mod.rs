@@ -1,4 +1,4 @@
-//! The machine's virtio devices (virtio 1.3, modern devices only): [`block`], [`vsock`], [`rng`], and what they share, [`virtio`].
+//! The machine's virtio devices (virtio 1.3, modern devices only): [`block`], [`fs`], [`vsock`], [`rng`], and what they share, [`virtio`].
 //!
 //! **Memory.** A device is made without guest memory. [`virtio::VirtioDevice::activate`] hands it the memory, the
 //! queues and the interrupt when the driver sets `DRIVER_OK`, and they live in the [`virtio::Running`] value that it
@@ -6,14 +6,15 @@
 //!
 //! **Threads and locks.** One lock for each device: the one around its [`virtio::MmioTransport`]. Virtual CPU threads take
 //! it for an MMIO exit, the event loop for a doorbell or a host descriptor. Nobody holds two devices' locks, and nothing
-//! under the lock waits for a virtual CPU or for the event loop. A disk's own thread takes no lock at all: it shares only
-//! atomics and event descriptors, so that a reset may wait for it while holding the transport's lock.
+//! under the lock waits for a virtual CPU or for the event loop. The threads of a disk
+//! or a share take none of these locks, so that a reset may wait for them while holding the transport's lock.
 //!
 //! **Bad guests.** What a driver wrote is never trusted: a malformed chain is counted and answered, a ring that makes no
 //! sense stops the device and sets `NEEDS_RESET`; neither ends the VMM.
 
 pub mod block;
 mod counts;
+pub mod fs;
 pub mod rng;
 pub mod virtio;
 pub mod vsock;
@@ -23,4 +24,4 @@ mod chaos;
 #[cfg(test)]
 mod testing;
 
-pub use counts::{BlockCounts, VsockCounts};
+pub use counts::{BlockCounts, FsCounts, VsockCounts};

@@ -14,6 +14,8 @@ pub enum DeviceKind {
     Rng = 4,
     /// A socket device.
     Vsock = 19,
+    /// A file system.
+    Fs = 26,
 }
 
 impl DeviceKind {
@@ -24,6 +26,7 @@ impl DeviceKind {
             DeviceKind::Block => "block",
             DeviceKind::Rng => "rng",
             DeviceKind::Vsock => "vsock",
+            DeviceKind::Fs => "file system",
         }
     }
 }

@@ -1,0 +1,137 @@
+//! The file system device (virtio 1.3, 5.11): FUSE requests from the guest's kernel, answered from directories of the host.
+//!
+//! The server is our own and not a crate's: those that exist need `/proc` or a capability that opens any file of the host by number,
+//! keep a descriptor for each file that a guest ever saw, and do not know unnamed files.
+
+mod protocol;
+mod reopen;
+mod request;
+mod server;
+mod worker;
+
+#[cfg(test)]
+pub(super) mod tests;
+
+use std::{collections::HashMap, io, os::fd::OwnedFd, sync::Arc, time::Duration};
+
+use rustix::io::Errno;
+
+pub use self::reopen::Reopen;
+use self::{server::Server, worker::Workers};
+use super::{
+    FsCounts,
+    virtio::{ActivateError, DeviceKind, Resources, Running, VirtioDevice, feature},
+};
+use crate::api::{Cache, Share};
+
+/// The sizes of the queue for urgent requests and of the one for the others. A request has as many buffers as pages and a few more, in the ring
+/// itself: a table elsewhere would cost the driver an allocation for each request.
+const QUEUE_SIZES: [u16; 2] = [16, 256];
+/// The most pages in one request.
+const MAX_PAGES: u16 = 128;
+/// The most bytes in one request.
+const MAX_TRANSFER: u32 = MAX_PAGES as u32 * 4096;
+/// Bytes of the tag in the configuration space.
+const TAG: usize = 36;
+/// How long the guest may believe names and attributes of a share that it may cache.
+const VALID: Duration = Duration::from_secs(1);
+
+/// Why a share cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum FsError {
+    /// Its directory cannot be looked at.
+    #[error("share {tag}: cannot look at its directory")]
+    Root {
+        /// The share.
+        tag: String,
+        /// Why.
+        source: Errno,
+    },
+    /// No thread.
+    #[error("share {tag}: cannot start its threads")]
+    Threads {
+        /// The share.
+        tag: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The device. Dropping it ends its threads and closes its files.
+#[derive(Debug)]
+pub struct Fs {
+    tag: [u8; TAG],
+    workers: Workers,
+    counts: Arc<FsCounts>,
+}
+
+impl Fs {
+    /// Serves `share`, whose entries are in the directory `root`, an `O_PATH` descriptor. `files`: how many descriptors it may use.
+    ///
+    /// # Errors
+    /// [`FsError`].
+    pub fn new(
+        share: &Share,
+        root: OwnedFd,
+        reopen: Arc<Reopen>,
+        files: usize,
+    ) -> Result<Self, FsError> {
+        let tag = share.tag.clone();
+        let entries: HashMap<_, _> = share
+            .entries
+            .iter()
+            .map(|entry| (entry.name.clone().into_bytes(), entry.read_only))
+            .collect();
+        let valid = match share.cache {
+            Cache::Auto => VALID,
+            Cache::None => Duration::ZERO,
+        };
+        let server = Server::new(root, entries, valid, reopen, files)
+            .map_err(|source| FsError::Root { tag: tag.clone(), source })?;
+        let counts = Arc::<FsCounts>::default();
+        let workers = Workers::spawn(&tag, &Arc::new(server), &counts)
+            .map_err(|source| FsError::Threads { tag: tag.clone(), source })?;
+        let mut field = [0; TAG];
+        for (to, from) in field.iter_mut().zip(tag.bytes()) {
+            *to = from;
+        }
+        Ok(Self { tag: field, workers, counts })
+    }
+
+    /// What the share counts; the handle stays good after it was attached.
+    #[must_use]
+    pub fn counts(&self) -> Arc<FsCounts> {
+        self.counts.clone()
+    }
+}
+
+impl VirtioDevice for Fs {
+    fn kind(&self) -> DeviceKind {
+        DeviceKind::Fs
+    }
+
+    fn features(&self) -> u64 {
+        feature::EVENT_IDX
+    }
+
+    fn queue_sizes(&self) -> &'static [u16] {
+        &QUEUE_SIZES
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        // struct virtio_fs_config: the tag and the number of request queues.
+        let config = self.tag.into_iter().chain(1u32.to_le_bytes());
+        let skip = usize::try_from(offset).unwrap_or(usize::MAX);
+        for (to, from) in data.iter_mut().zip(config.skip(skip)) {
+            *to = from;
+        }
+    }
+
+    fn own_thread(&self) -> bool {
+        true
+    }
+
+    fn activate(&mut self, resources: Resources) -> Result<Box<dyn Running>, ActivateError> {
+        Ok(Box::new(self.workers.start(resources)?))
+    }
+}
