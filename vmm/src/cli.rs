@@ -23,10 +23,21 @@ const AFTER_LONG_HELP: &str = r#"CONFIGURATION
   vsock       {"cid": NUMBER, "path": PATH}
               a guest's connection to port N of the host goes to the Unix
               socket PATH_N; one to PATH that says CONNECT N goes to the guest
+  shares      [{"tag": NAME, "cache": "auto" or "none", "entries":
+                [{"name": NAME, "path": PATH, "read_only": BOOL}, ...]}, ...]
+              a virtio-fs device each: a directory with these entries, which
+              are directories and files of the host; needs root
   serial      "stdout" or {"file": PATH}: where a serial console's output
               goes; without it the machine has no serial port
   backend     "auto" (find out), "hardware" or "software": whether the
               processor executes the guest's kernel or KVM interprets it
+
+JAIL
+  Before the guest's first instruction the process enters namespaces and a
+  root directory of its own, which holds the shares and the directory of the
+  vsock sockets and nothing else, and drops its capabilities; with shares it
+  keeps those of a file server. Where the user may make no namespaces it says
+  so and goes on, but shares nothing.
 
 CONTROL
   With --control, each line that a client sends is a request and gets one line

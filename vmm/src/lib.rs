@@ -2,8 +2,9 @@
 //! It knows nothing of containers, images or OCI.
 //!
 //! From input to a running machine, each place its own: [`api`] and [`cli`] are what others say; [`validated`] is what a machine
-//! can be made from; [`machine`] assembles it from [`kvm`]'s objects, [`arch`]'s tables, the [`devices`] and the [`boot`] of the
-//! kernel; [`vcpu`] runs the guest and [`control`] listens to whoever may steer it; [`software`] holds all that a KVM without
+//! can be made from and [`opened`] holds its files; [`machine`] assembles it from [`kvm`]'s objects, [`arch`]'s tables, the [`devices`] and the [`boot`] of the
+//! kernel; [`jail`] shuts the process in before the guest's first instruction; [`vcpu`] runs the guest and [`control`] listens to
+//! whoever may steer it; [`software`] holds all that a KVM without
 //! hardware virtualization needs.
 
 pub mod api;
@@ -24,6 +25,8 @@ pub mod devices;
 #[cfg(feature = "machine")]
 pub mod gate;
 #[cfg(feature = "machine")]
+pub mod jail;
+#[cfg(feature = "machine")]
 pub mod kvm;
 #[cfg(feature = "machine")]
 pub mod machine;
@@ -31,6 +34,8 @@ pub mod machine;
 pub mod memory;
 #[cfg(feature = "machine")]
 pub mod notices;
+#[cfg(feature = "machine")]
+pub mod opened;
 #[cfg(feature = "machine")]
 pub mod program;
 #[cfg(feature = "machine")]

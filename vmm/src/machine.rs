@@ -14,22 +14,22 @@ use event_manager::{EventManager, MutEventSubscriber};
 use crate::{
     api::{Counters, End, RequestKind, Response},
     arch::current::{cpuid, layout, start},
-    boot::{self, BootError, Kernel},
+    boot::{self, BootError},
     bus::Bus,
     cmdline,
     devices::{
-        BlockCounts, VsockCounts,
+        BlockCounts, FsCounts, VsockCounts,
         block::{Block, BlockError},
+        fs::Fs,
         rng::Rng,
         virtio::{AttachError, Attached, attach},
-        vsock::{Vsock, VsockError},
     },
     gate::{Gate, Threads},
-    kvm::{self, Detected, Host, Instructions, KvmError, Vm},
+    kvm::{Detected, Instructions, KvmError, Vm},
     memory::{self, MemoryError},
     notices::Notices,
-    resident,
-    serial::{SerialError, SerialPort},
+    opened::Opened,
+    resident::Gauge,
     software::{Assistant, XsaveLayout},
     validated::Validated,
     vcpu::{self, Shared, Vcpu},
@@ -58,26 +58,12 @@ pub enum MachineError {
         /// Why.
         source: BootError,
     },
-    /// A compressed kernel on a software KVM.
-    #[error(
-        "the kernel {0} is a bzImage, and this software KVM would interpret its decompressor for minutes; use the ELF vmlinux"
-    )]
-    Compressed(String),
-    /// A disk.
+    /// A disk's thread.
     #[error(transparent)]
     Disk(#[from] BlockError),
-    /// The socket device.
-    #[error(transparent)]
-    Vsock(#[from] VsockError),
-    /// A file system device.
-    #[error("share {0}: this version has no file system device; remove it from \"shares\"")]
-    Share(String),
     /// A device's place in the machine.
     #[error(transparent)]
     Attach(#[from] AttachError),
-    /// The serial console.
-    #[error(transparent)]
-    Serial(#[from] SerialError),
     /// A thread.
     #[error("cannot start the thread of virtual CPU {0}")]
     Thread(u8, #[source] io::Error),
@@ -87,8 +73,16 @@ pub enum MachineError {
 pub struct Machine {
     shared: Arc<Shared>,
     threads: Threads,
+    counts: Counts,
+    gauge: Gauge,
+}
+
+/// What the devices count.
+#[derive(Default)]
+struct Counts {
     disks: Vec<Arc<BlockCounts>>,
     vsock: Option<Arc<VsockCounts>>,
+    shares: Vec<Arc<FsCounts>>,
 }
 
 impl Machine {
@@ -98,38 +92,34 @@ impl Machine {
     /// [`MachineError`].
     pub fn start(
         mut config: Validated,
+        opened: Opened,
+        shares: Vec<Fs>,
         events: &mut Events,
         notices: Arc<Notices>,
     ) -> Result<Self, MachineError> {
-        if let Some(share) = config.shares.first() {
-            return Err(MachineError::Share(share.tag.clone()));
-        }
-        let host = Host::open()?;
-        let kind = kvm::detect(&host, config.backend)?;
-        if kind == Detected::Software && matches!(config.kernel, Kernel::BzImage(_)) {
-            return Err(MachineError::Compressed(config.kernel_path.display().to_string()));
-        }
+        let Opened { host, kind, gauge, .. } = opened;
         let memory = memory::allocate(&layout::memory_ranges(config.memory))?;
         let vm = Vm::new(&host, memory.clone())?;
         vm.add_interrupt_controllers()?;
 
         let mut attached = Vec::new();
-        let mut disks = Vec::new();
-        for disk in &config.disks {
-            let device = Block::open(disk)?;
-            disks.push(device.counts());
+        let mut counts = Counts::default();
+        for files in opened.disks {
+            let device = Block::new(files)?;
+            counts.disks.push(device.counts());
             attached.push(attach(device, memory.clone(), events)?);
         }
-        let mut vsock = None;
-        if let Some(wanted) = &config.vsock {
-            let device = Vsock::bind(wanted)?;
-            vsock = Some(device.counts());
+        if let Some(device) = opened.vsock {
+            counts.vsock = Some(device.counts());
             attached.push(attach(device, memory.clone(), events)?);
         }
         attached.push(attach(Rng::new(), memory.clone(), events)?);
-        let serial = match &config.serial {
-            Some(output) => {
-                let (port, interrupt) = SerialPort::new(output)?;
+        for device in shares {
+            counts.shares.push(device.counts());
+            attached.push(attach(device, memory.clone(), events)?);
+        }
+        let serial = match opened.serial {
+            Some((port, interrupt)) => {
                 vm.connect_interrupt(&interrupt, layout::SERIAL_IRQ)?;
                 Some(port)
             }
@@ -178,7 +168,7 @@ impl Machine {
             assists: AtomicU64::new(0),
         });
         let threads = spawn(vcpus, &shared)?;
-        Ok(Self { shared, threads, disks, vsock })
+        Ok(Self { shared, threads, counts, gauge })
     }
 
     /// Answers a request.
@@ -203,10 +193,15 @@ impl Machine {
     }
 
     fn counters(&self) -> Result<Counters, String> {
-        let resident = resident::measure(&memory::host_ranges(self.shared.vm.memory()))
+        let guest = memory::host_ranges(self.shared.vm.memory());
+        let resident = self
+            .gauge
+            .measure(&guest)
             .map_err(|error| format!("cannot read /proc/self/smaps: {error}"))?;
-        let disks = |count: fn(&BlockCounts) -> u64| self.disks.iter().map(|d| count(d)).sum();
-        let vsock = |count: fn(&VsockCounts) -> u64| self.vsock.as_ref().map_or(0, |v| count(v));
+        let Counts { disks, vsock, shares } = &self.counts;
+        let disks = |count: fn(&BlockCounts) -> u64| disks.iter().map(|d| count(d)).sum();
+        let vsock = |count: fn(&VsockCounts) -> u64| vsock.as_ref().map_or(0, |v| count(v));
+        let shares = |count: fn(&FsCounts) -> u64| shares.iter().map(|s| count(s)).sum();
         Ok(Counters {
             instructions: self.shared.instructions.total(),
             exits: self.shared.exits.load(Ordering::Relaxed),
@@ -217,6 +212,8 @@ impl Machine {
             block_errors: disks(|disk| disk.errors.get()),
             vsock_packets: vsock(|vsock| vsock.packets.get()),
             vsock_errors: vsock(|vsock| vsock.errors.get()),
+            share_requests: shares(|share| share.requests.get()),
+            share_errors: shares(|share| share.errors.get()),
             overhead_kib: resident.own_kib,
             guest_kib: resident.guest_kib,
         })

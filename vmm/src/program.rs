@@ -14,9 +14,12 @@ use event_manager::SubscriberOps;
 use crate::{
     api::{End, MAX_LINE, Mark, RequestKind, Response, VmConfig},
     cli::Cli,
-    control::{Clients, ListenError, Owner, OwnerError, Signals, Supervisor, block_signals},
+    control::{
+        Clients, ListenError, Listener, Owner, OwnerError, Signals, Supervisor, block_signals,
+    },
     machine::{Events, Machine, MachineError},
     notices::Notices,
+    opened::{OpenError, Opened},
     validated::{ConfigError, Validated},
 };
 
@@ -37,6 +40,8 @@ enum RunError {
     Machine(#[from] MachineError),
     #[error(transparent)]
     Listen(#[from] ListenError),
+    #[error(transparent)]
+    Open(#[from] OpenError),
     #[error("cannot make the event loop")]
     Events(#[source] event_manager::Error),
     #[error("cannot prepare the process")]
@@ -73,9 +78,20 @@ fn run_machine(cli: &Cli, started: u64, owner: &mut Option<Owner>) -> Result<End
     let mut events = Events::new().map_err(RunError::Events)?;
     let signals = Signals::new(Arc::clone(&notices)).map_err(RunError::Process)?;
     events.add_subscriber(Arc::new(Mutex::new(signals)));
-    let machine = Arc::new(Machine::start(config, &mut events, Arc::clone(&notices))?);
-    if let Some(path) = &cli.control {
-        let clients = Clients::listen(path, Arc::clone(&machine), Arc::clone(&notices))?;
+    let mut opened = Opened::open(&config)?;
+    let mut listener = cli.control.as_deref().map(Listener::bind).transpose()?;
+    let mut jail = opened.enter_jail(&config, cli.control.as_deref().map(Listener::directory))?;
+    if let (Some(listener), Some(directory)) = (&mut listener, jail.control.take()) {
+        listener.moved_to(&directory);
+    }
+    if let Some(why) = &jail.without {
+        eprintln!("bulkhead-vmm: the machine runs without a jail: {why}");
+    }
+    let shares = opened.serve_shares(&config, jail)?;
+    let machine = Machine::start(config, opened, shares, &mut events, Arc::clone(&notices))?;
+    let machine = Arc::new(machine);
+    if let Some(listener) = listener {
+        let clients = Clients::new(listener, Arc::clone(&machine), Arc::clone(&notices));
         events.add_subscriber(Arc::new(Mutex::new(clients)));
     }
     if let Some(owner) = owner {

@@ -151,6 +151,10 @@ pub struct Counters {
     pub vsock_packets: u64,
     /// vsock packets that were malformed or had no connection.
     pub vsock_errors: u64,
+    /// Requests about shared files that were answered or needed no answer.
+    pub share_requests: u64,
+    /// Those that were malformed or could not be served; not those about files that are not there or may not be touched.
+    pub share_errors: u64,
     /// Resident memory of the VMM beyond the guest's memory, in KiB (from `/proc/self/smaps`).
     pub overhead_kib: u64,
     /// Resident memory of the guest, in KiB.

@@ -44,7 +44,7 @@ pub enum ListenError {
 
 /// The listening socket; its path is removed when this is dropped.
 #[derive(Debug)]
-struct Listener {
+pub struct Listener {
     socket: UnixListener,
     path: PathBuf,
     inode: Option<u64>,
@@ -59,16 +59,10 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Listens at `path`, for this user only.
-    ///
-    /// # Errors
-    /// [`ListenError`].
-    pub fn listen(
-        path: &Path,
-        machine: Arc<Machine>,
-        notices: Arc<Notices>,
-    ) -> Result<Self, ListenError> {
-        Ok(Self { listener: Listener::bind(path)?, clients: HashMap::new(), machine, notices })
+    /// Clients of this socket.
+    #[must_use]
+    pub fn new(listener: Listener, machine: Arc<Machine>, notices: Arc<Notices>) -> Self {
+        Self { listener, clients: HashMap::new(), machine, notices }
     }
 
     fn accept(&mut self, ops: &mut EventOps<'_>) {
@@ -125,7 +119,11 @@ impl MutEventSubscriber for Clients {
 }
 
 impl Listener {
-    fn bind(path: &Path) -> Result<Self, ListenError> {
+    /// Listens at `path`, for this user only.
+    ///
+    /// # Errors
+    /// [`ListenError`].
+    pub fn bind(path: &Path) -> Result<Self, ListenError> {
         let wrong = |source| ListenError::Bind { path: path.to_owned(), source };
         // SAFETY: umask only sets a number of the process, which has one thread that makes files now.
         let old = unsafe { libc::umask(0o177) };
@@ -139,6 +137,19 @@ impl Listener {
         socket.set_nonblocking(true).map_err(wrong)?;
         let inode = fs::symlink_metadata(path).ok().map(|metadata| metadata.ino());
         Ok(Self { socket, path: path.to_owned(), inode })
+    }
+
+    /// The directory of `path`.
+    #[must_use]
+    pub fn directory(path: &Path) -> &Path {
+        path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    }
+
+    /// The socket's directory is at this path from now on.
+    pub fn moved_to(&mut self, directory: &Path) {
+        if let Some(name) = self.path.file_name() {
+            self.path = directory.join(name);
+        }
     }
 }
 

@@ -5,7 +5,7 @@ mod line;
 mod owner;
 mod signals;
 
-pub use clients::{Clients, ListenError};
+pub use clients::{Clients, ListenError, Listener};
 pub use line::{LineError, LineSocket};
 pub use owner::{Owner, OwnerError, Supervisor};
 pub use signals::{Signals, block_signals};

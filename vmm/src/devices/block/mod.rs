@@ -105,8 +105,16 @@ pub struct Block {
     counts: Arc<BlockCounts>,
 }
 
-impl Block {
-    /// Opens the disk's files and starts its thread.
+/// A disk's open files.
+#[derive(Debug)]
+pub struct Files {
+    id: String,
+    backend: Disk,
+    read_only: bool,
+}
+
+impl Files {
+    /// Opens them.
     ///
     /// # Errors
     /// [`BlockError`], which names the file.
@@ -119,11 +127,27 @@ impl Block {
             return Err(BlockError::Id { id: id.clone() });
         }
         let backend = Disk::open(disk)?;
-        let config = ConfigSpace::new(backend.sectors(), disk.read_only);
+        Ok(Self { id: id.clone(), backend, read_only: disk.read_only })
+    }
+}
+
+impl Block {
+    /// A disk of these files. Starts its thread.
+    ///
+    /// # Errors
+    /// [`BlockError::Thread`].
+    pub fn new(files: Files) -> Result<Self, BlockError> {
+        let Files { id, backend, read_only } = files;
+        let config = ConfigSpace::new(backend.sectors(), read_only);
         let counts = Arc::<BlockCounts>::default();
-        let worker = Worker::spawn(id, backend, counts.clone())
-            .map_err(|source| BlockError::Thread { id: id.clone(), source })?;
+        let worker = Worker::spawn(&id, backend, counts.clone())
+            .map_err(|source| BlockError::Thread { id, source })?;
         Ok(Self { config, worker, counts })
+    }
+
+    #[cfg(test)]
+    pub(super) fn open(disk: &api::Disk) -> Result<Self, BlockError> {
+        Files::open(disk).and_then(Self::new)
     }
 
     /// What the disk counts; the handle stays good after the disk was attached.
