@@ -36,7 +36,7 @@ pub(crate) fn guest() -> Result<Server, Fault> {
     mount("cgroup2", CGROUPS, quiet)?;
     loopback_up()?;
     let platform = server.platform();
-    platform.cgroups = Some(Cgroups::guest(CGROUPS));
+    platform.cgroups = Some(Cgroups::guest(CGROUPS)?);
     platform.share_memory = true;
     platform.owns_network = true;
     Ok(server)

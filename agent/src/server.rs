@@ -14,10 +14,7 @@ use bulkhead_container::{
 use bulkhead_protocol::{
     self as protocol, Call, Create, Exec, ExitStatus, Failure, Message, Ready, Reply, Target,
 };
-use rustix::{
-    io::Errno,
-    process::{Pid, WaitOptions},
-};
+use rustix::process::{Pid, WaitOptions};
 
 use crate::{
     answer::{Answer, check_id, failure, invalid, process, root_of, state, system},
@@ -50,7 +47,8 @@ pub(crate) struct Server {
     pub(crate) processes: Processes,
     relays: Relays,
     shares: Shares,
-    /// Containers whose memory is to be watched once the answer to their start is on its way.
+    /// What need not be done before a program runs: streams of new processes, and memory of started containers.
+    new_relays: Vec<(Target, [Option<Relay>; 2])>,
     unwatched: Vec<String>,
 }
 
@@ -75,6 +73,7 @@ impl Server {
             processes: Processes::default(),
             relays: Relays::new(),
             shares: Shares::default(),
+            new_relays: Vec::new(),
             unwatched: Vec::new(),
         })
     }
@@ -112,11 +111,12 @@ impl Server {
         }
         self.relays.work();
         let open = self.control.flush();
+        self.forward();
         self.watch();
         Ok(open)
     }
 
-    /// Begins to watch the memory of containers that were started, which their start need not wait for.
+    /// Begins to watch the memory of containers that were started.
     fn watch(&mut self) {
         for container in std::mem::take(&mut self.unwatched) {
             if let Err(failure) = self.processes.watch(&container, &self.events) {
@@ -192,10 +192,10 @@ impl Server {
         let created = Builder::new(&self.platform, ends).init(&id, &spec, root_of(root));
         let Created { container, console, warnings } = created.map_err(failure)?;
         let pid = container.init().pid();
-        let console = console.map(Rc::new);
+        let console = nonblocking(console)?;
         self.processes.add(container, console.clone());
         let target = Target { container: id, exec: None };
-        self.relay(&target, prepared, console)?;
+        self.relay(target, prepared, console)?;
         Ok(process(pid, warnings))
     }
 
@@ -223,11 +223,11 @@ impl Server {
             .exec(&mut entry.container, &wanted)
             .map_err(failure)?;
         let pid = joined.process.pid();
-        let console = joined.console.map(Rc::new);
+        let console = nonblocking(joined.console)?;
         let meters = Meters::default();
         let joined = Joined { process: joined.process, terminal: console.clone(), meters };
         entry.execs.insert(name, joined);
-        self.relay(&target, prepared, console)?;
+        self.relay(target, prepared, console)?;
         Ok(process(pid, Vec::new()))
     }
 
@@ -240,43 +240,41 @@ impl Server {
             .map_err(|errno| system(format!("cannot connect the process's streams: {errno}")))
     }
 
-    /// Begins to forward a new process's streams. One whose streams cannot be is killed.
+    /// Has a new process's streams forwarded once the answers to the requests that are there have been sent.
     fn relay(
         &mut self,
-        target: &Target,
+        target: Target,
         prepared: Prepared,
         console: Option<Rc<OwnedFd>>,
     ) -> Result<(), Failure> {
-        let forwarded = self.forward(prepared, console);
-        let mut found = self.processes.find(target).map_err(failure)?;
-        match forwarded {
-            Ok(meters) => found.set_meters(meters),
-            Err(errno) => {
-                found.process.signal(libc::SIGKILL).map_err(failure)?;
-                return Err(system(format!("cannot forward the process's streams: {errno}")));
-            }
-        }
-        Ok(())
-    }
-
-    fn forward(
-        &mut self,
-        prepared: Prepared,
-        console: Option<Rc<OwnedFd>>,
-    ) -> Result<Meters, Errno> {
-        let [main, stderr] = match (prepared, console) {
+        let relays = match (prepared, console) {
             (Prepared::Pipes(relays), _) => relays,
             (Prepared::Terminal(Some((socket, token))), Some(master)) => {
-                rustix::io::ioctl_fionbio(&*master, true)?;
                 [Some(Relay::new(socket, token, Some(master.clone()), Some(master))), None]
             }
             (Prepared::Terminal(_), _) => [None, None],
         };
-        let meters = [&main, &stderr].map(|relay| relay.as_ref().map(Relay::meter));
-        for relay in [main, stderr].into_iter().flatten() {
-            self.relays.add(&self.events, relay)?;
+        let meters = relays.each_ref().map(|relay| relay.as_ref().map(Relay::meter));
+        self.processes.find(&target).map_err(failure)?.set_meters(meters);
+        self.new_relays.push((target, relays));
+        Ok(())
+    }
+
+    /// Begins to forward the streams of new processes. A process whose streams cannot be is killed.
+    fn forward(&mut self) {
+        for (target, relays) in std::mem::take(&mut self.new_relays) {
+            let mut relays = relays.into_iter().flatten();
+            if let Err(errno) = relays.try_for_each(|relay| self.relays.add(&self.events, relay)) {
+                boot::log(&format_args!(
+                    "streams in {} are not forwarded: {errno}",
+                    target.container
+                ));
+                if let Ok(found) = self.processes.find(&target) {
+                    // It may have ended by itself.
+                    let _ = found.process.signal(libc::SIGKILL);
+                }
+            }
         }
-        Ok(meters)
     }
 
     fn kill(&mut self, target: &Target, signal: i32, all: bool) -> Answer {
@@ -343,6 +341,15 @@ impl Server {
         }
         boot::sync();
     }
+}
+
+/// A terminal's master as a relay wants it.
+fn nonblocking(console: Option<OwnedFd>) -> Result<Option<Rc<OwnedFd>>, Failure> {
+    if let Some(master) = &console {
+        rustix::io::ioctl_fionbio(master, true)
+            .map_err(|errno| system(format!("cannot use the terminal: {errno}")))?;
+    }
+    Ok(console.map(Rc::new))
 }
 
 fn next_ended() -> Option<(Pid, ExitStatus)> {

@@ -11,7 +11,10 @@ use std::{
     os::unix::fs::symlink,
 };
 
-use bulkhead_protocol::{Call, Exec, ExitStatus, FailureKind, Message, Stdio, Target, WindowSize};
+use bulkhead_protocol::{
+    Call, Create, Exec, ExitStatus, FailureKind, Message, Request, Root, Stdio, Target, WindowSize,
+    write_frame,
+};
 use serde_json::json;
 use support::{Agent, all, can_run, process, shell, spec};
 
@@ -314,7 +317,7 @@ fn nothing_outlives_the_agent() {
     assert!(!fs::exists(format!("/proc/{pid}")).unwrap());
 }
 
-/// What `syscalls.sh` counts.
+/// What `syscalls.sh` counts: as `bulkhead run` has it, the request to start comes right behind the one to create.
 #[test]
 fn a_container_as_docker_makes_it() {
     if !can_run() {
@@ -324,7 +327,28 @@ fn a_container_as_docker_makes_it() {
     let root = agent.root("root");
     let mut spec = spec(&["/bin/true"]);
     spec["process"]["env"].as_array_mut().unwrap().push(json!("HOME=/root"));
-    agent.create("c", spec, &root, all(1)).unwrap();
-    agent.start_container("c").unwrap();
+    let create = Create {
+        container: agent.id("c"),
+        spec,
+        root: Root::Directory { path: root },
+        stdio: all(1),
+        shares: Vec::new(),
+    };
+    let start: Call = Call::Start { container: agent.id("c") };
+    let mut frames = Vec::new();
+    for (seq, call) in (1..).zip([Call::Create(Box::new(create)), start]) {
+        write_frame(&mut frames, &Request { seq, call }).unwrap();
+    }
+    agent.send(&frames);
+    for wanted in [1, 2] {
+        let reply = agent.message();
+        assert!(
+            matches!(reply, Message::Reply { seq, result: Ok(_) } if seq == wanted),
+            "{reply:?}"
+        );
+    }
     assert_eq!(agent.wait("c", None).status, ExitStatus::Code(0));
+    let mut text = String::new();
+    agent.stream(1).read_to_string(&mut text).unwrap();
+    assert!(text.is_empty());
 }

@@ -14,10 +14,11 @@ pub(super) fn settings(cpu: &Cpu, all: &mut Settings) {
     }
 }
 
-/// In version 1, a new group has no processors, and no process can enter it: it gets those of the group above it.
-pub(super) fn inherit(dir: &Directory, above: &Directory) -> Result<(), Errno> {
+/// In version 1, a new group has no processors, and no process can enter it: it gets those of the group above it. `fresh`:
+/// it has just been made.
+pub(super) fn inherit(dir: &Directory, above: &Directory, fresh: bool) -> Result<(), Errno> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        if dir.read(file)?.trim().is_empty() {
+        if fresh || dir.read(file)?.trim().is_empty() {
             dir.write(file, above.read(file)?.trim())?;
         }
     }

@@ -1,6 +1,6 @@
 //! Where containers get their groups, and the making of one.
 
-use std::collections::BTreeSet;
+use std::{cell::RefCell, collections::BTreeSet};
 
 use rustix::{fs::Mode, io::Errno};
 
@@ -30,20 +30,27 @@ const ATTEMPTS: usize = 16;
 pub struct Cgroups {
     hierarchies: Vec<Hierarchy>,
     guest: bool,
+    /// The controllers that a guest's groups have so far.
+    enabled: RefCell<BTreeSet<&'static str>>,
 }
 
 impl Cgroups {
     /// A guest's hierarchy, of version 2, mounted on `path`. Nobody else uses it, and `linux.cgroupsPath`, which is about
-    /// the host, does not matter there.
-    #[must_use]
-    pub fn guest(path: &str) -> Self {
+    /// the host, does not matter there. The controllers that every container has are made ready.
+    ///
+    /// # Errors
+    /// [`Error::System`] when the kernel lacks one of them.
+    pub fn guest(path: &str) -> Result<Self, Error> {
         let hierarchy = Hierarchy {
             version: Version::V2,
             controllers: GUEST.to_owned(),
             mount: path.to_owned(),
             own: "/".to_owned(),
         };
-        Self { hierarchies: vec![hierarchy], guest: true }
+        let cgroups =
+            Self { hierarchies: vec![hierarchy], guest: true, enabled: RefCell::default() };
+        cgroups.enable_in_guest(path, BASIC.into_iter().collect())?;
+        Ok(cgroups)
     }
 
     /// The host's hierarchies, of either version or both; `None` when none is mounted.
@@ -63,7 +70,8 @@ impl Cgroups {
                 std::fs::read_to_string(format!("{mount}/cgroup.controllers")).unwrap_or_default()
             },
         );
-        Ok((!hierarchies.is_empty()).then_some(Self { hierarchies, guest: false }))
+        let enabled = RefCell::default();
+        Ok((!hierarchies.is_empty()).then_some(Self { hierarchies, guest: false, enabled }))
     }
 
     /// Makes a container's group with its limits, empty as yet. `path` is `linux.cgroupsPath`: absolute below the root of
@@ -82,7 +90,7 @@ impl Cgroups {
         let Settings { list, mut warnings } =
             setting::of(resources, |controller| self.version(controller))?;
         let place = Place::new(path.filter(|_| !self.guest), id)?;
-        let wanted: BTreeSet<&str> =
+        let wanted: BTreeSet<&'static str> =
             list.iter().map(|setting| setting.controller).filter(|name| !name.is_empty()).collect();
         let mut cgroup = Cgroup::new(id);
         let mut make = || {
@@ -148,7 +156,7 @@ impl Cgroups {
         hierarchy: &Hierarchy,
         base: &str,
         below: &str,
-        wanted: &BTreeSet<&str>,
+        wanted: &BTreeSet<&'static str>,
         cgroup: &mut Cgroup,
     ) -> Result<(), Error> {
         let path = format!("{base}/{below}");
@@ -188,18 +196,33 @@ impl Cgroups {
         Ok(())
     }
 
+    /// Gives a guest's groups, all of which are right below the root, what they do not have yet.
+    fn enable_in_guest(&self, root: &str, wanted: BTreeSet<&'static str>) -> Result<(), Error> {
+        let mut enabled = self.enabled.borrow_mut();
+        let line = plus(wanted.difference(&enabled).copied());
+        if !line.is_empty() {
+            let root = Directory::new(Version::V2, "", root.to_owned(), 0);
+            root.write("cgroup.subtree_control", &line)
+                .map_err(at("enable the cgroup controllers", format_args!("{line:?}")))?;
+            enabled.extend(wanted);
+        }
+        Ok(())
+    }
+
     /// Gives the groups on the way the controllers, which in version 2 each group has to pass on. Returns how many groups
     /// were made on the way.
-    fn enable(&self, base: &str, below: &str, wanted: &BTreeSet<&str>) -> Result<usize, Error> {
+    fn enable(
+        &self,
+        base: &str,
+        below: &str,
+        wanted: &BTreeSet<&'static str>,
+    ) -> Result<usize, Error> {
         let mut made = 0;
         let mut path = base.to_owned();
         for part in below.split('/') {
             let dir = Directory::new(Version::V2, "", path.clone(), 0);
             if self.guest {
-                let all: BTreeSet<&str> = BASIC.into_iter().chain(wanted.iter().copied()).collect();
-                let line = plus(all);
-                dir.write("cgroup.subtree_control", &line)
-                    .map_err(at("enable the cgroup controllers", format_args!("{line:?}")))?;
+                self.enable_in_guest(&path, wanted.clone())?;
             } else {
                 let available = match dir.read("cgroup.controllers") {
                     Err(Errno::NOENT) => {
@@ -249,9 +272,11 @@ fn make_parents(base: &str, below: &str) -> Result<usize, Error> {
 fn inherit_cpus(base: &str, below: &str) -> Result<(), Errno> {
     let dir = |path: &str| Directory::new(Version::V1, "cpuset", path.to_owned(), 0);
     let mut above = dir(base);
-    for part in below.split('/') {
+    let mut parts = below.split('/').peekable();
+    while let Some(part) = parts.next() {
         let next = dir(&format!("{}/{part}", above.path));
-        cpuset::inherit(&next, &above)?;
+        let last = parts.peek().is_none();
+        cpuset::inherit(&next, &above, last)?;
         above = next;
     }
     Ok(())

@@ -3,7 +3,7 @@
 use std::os::fd::BorrowedFd;
 
 use bulkhead_protocol::Stats;
-use rustix::{io::Errno, process::Pid};
+use rustix::{fs::OFlags, io::Errno, process::Pid};
 use serde::{Deserialize, Serialize};
 
 use super::{Version, device, device_list, directory::Directory, memory, setting, stats};
@@ -148,11 +148,7 @@ impl Cgroup {
     /// [`Error::Invalid`] for a rule that cannot be, [`Error::System`].
     pub fn restrict_devices(&self, rules: &[DeviceRule]) -> Result<(), Error> {
         if let Some(dir) = self.directory("devices") {
-            for (allow, line) in device_list::lines(rules)? {
-                let file = if allow { "devices.allow" } else { "devices.deny" };
-                dir.write(file, &line).map_err(at("set linux.resources.devices to", line))?;
-            }
-            return Ok(());
+            return restrict_v1(dir, rules);
         }
         match self.directory_of(Version::V2) {
             Some(dir) => {
@@ -200,4 +196,18 @@ impl Cgroup {
             memory::oom_kills(&text) > 0
         })
     }
+}
+
+fn restrict_v1(dir: &Directory, rules: &[DeviceRule]) -> Result<(), Error> {
+    let files = ["devices.deny", "devices.allow"].map(|name| {
+        dir.file(name, OFlags::WRONLY).map_err(at("open", format_args!("{}/{name}", dir.path)))
+    });
+    let [deny, allow] = files;
+    let (deny, allow) = (deny?, allow?);
+    for (allowed, line) in device_list::lines(rules)? {
+        let file = if allowed { &allow } else { &deny };
+        rustix::io::write(file, line.as_bytes())
+            .map_err(at("set linux.resources.devices to", line))?;
+    }
+    Ok(())
 }
