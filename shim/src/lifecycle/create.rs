@@ -101,7 +101,9 @@ fn fill(container: &mut Container, options: &CreateOptions<'_>) -> Result<Spawne
     container.set_sandbox(record);
     write(container.directory(), container.state_file())?;
     let mut spawned = process.commit()?;
-    if let (Some(socket), Some(master)) = (options.console_socket, spawned.master.take()) {
+    if let Some(socket) = options.console_socket
+        && let Some(master) = spawned.master.take()
+    {
         console::send(socket, &master)?;
     }
     if let Some(path) = options.pid_file {

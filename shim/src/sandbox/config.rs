@@ -73,12 +73,35 @@ impl Config {
     /// # Errors
     /// [`ConfigError`].
     pub fn parse(text: Vec<u8>, what: &str) -> Result<Self, ConfigError> {
-        let text = String::from_utf8(text).map_err(|error| ConfigError::NotText {
-            what: what.to_owned(),
-            at: error.utf8_error().valid_up_to(),
-        })?;
+        let text = self::text(text, what)?;
         let spec = typed(&text, what)?;
         Ok(Self { text, spec })
+    }
+
+    /// Reads a JSON file that is a part of a configuration.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn read_json(path: &Path) -> Result<Value, ConfigError> {
+        let what = path.display().to_string();
+        typed(&text(read(path)?, &what)?, &what)
+    }
+
+    /// With these entries behind those of `process.env`.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn with_environment(self, entries: &[String]) -> Result<Self, ConfigError> {
+        if entries.is_empty() {
+            return Ok(self);
+        }
+        let mut value = self.value()?;
+        if let Some(env) = value["process"]["env"].as_array_mut() {
+            env.extend(entries.iter().cloned().map(Value::from));
+        } else {
+            value["process"]["env"] = entries.into();
+        }
+        Self::parse(value.to_string().into_bytes(), "config.json")
     }
 
     /// Its JSON.
@@ -100,6 +123,13 @@ impl Config {
     pub fn value(&self) -> Result<Value, ConfigError> {
         typed(&self.text, "config.json")
     }
+}
+
+fn text(bytes: Vec<u8>, what: &str) -> Result<String, ConfigError> {
+    String::from_utf8(bytes).map_err(|error| ConfigError::NotText {
+        what: what.to_owned(),
+        at: error.utf8_error().valid_up_to(),
+    })
 }
 
 /// Reads a file of bounded size.
