@@ -21,7 +21,7 @@ use crate::{
     hooks::State,
     identity::Identity,
     launch::{Launch, Launched, Work},
-    mount::{self, Entry, Mounts, Nodes, Root},
+    mount::{self, Entry, Mounts, Nodes, Root, RootMount},
     namespace::Namespaces,
     procfs,
     program::Program,
@@ -202,12 +202,15 @@ impl<'a> Builder<'a> {
             && gate.is_none()
             && hooks.start_container.is_empty()
             && !namespaces.new_user()
-            && namespaces.time.is_none()
+            && !namespaces.has_time()
+            && !namespaces.needs_forerunner()
             && !namespaces.shares_processes();
-        let facts = Facts {
+        let entry = if namespaces.new_mount() { self.entry } else { Entry::Chroot };
+        let mut facts = Facts {
             namespaces: Init::own_namespaces(&namespaces),
-            pid_namespace: !namespaces.shares_processes() || namespaces.pid_path.is_some(),
-            chroot: self.entry == Entry::Chroot,
+            pid_namespace: !namespaces.shares_processes() || namespaces.pid.is_some(),
+            chroot: entry == Entry::Chroot,
+            root_mount: None,
             keyring: self.keyring,
             filter,
         };
@@ -221,8 +224,14 @@ impl<'a> Builder<'a> {
             let json = state.json("creating", Some(pid.as_raw_nonzero().get()));
             by_maker.iter().try_for_each(|(hooks, which)| hooks::run(hooks, &json, which))
         };
-        let mut init = plan(spec, linux, namespaces.clone(), root, platform)?;
-        init.entry = self.entry;
+        // Nobody else will unmount what is made in a mount namespace that the maker is in.
+        let in_own = entry == Entry::Chroot && !namespaces.has(NamespaceType::Mount);
+        let root_mount = match &root {
+            Root::Directory(path) if in_own => Some(RootMount::before(path)?),
+            _ => None,
+        };
+        let mut init = plan(spec, linux, namespaces.clone(), root, platform, state.bundle())?;
+        init.entry = entry;
         init.gate = gate.as_ref().map(AsRawFd::as_raw_fd);
         init.hooks = InitHooks {
             maker_has_some: by_maker.iter().any(|(hooks, _)| !hooks.is_empty()),
@@ -233,7 +242,13 @@ impl<'a> Builder<'a> {
         };
         let (streams, mut descriptors) = streams(self.stdio, process);
         descriptors.extend(gate);
+        let own_maps = namespaces.new_user().then_some(&namespaces.maps);
+        descriptors.extend(init.mounts.open_mapped(own_maps)?);
         let program = Program::new(process)?;
+        let resources = linux.resources.as_ref();
+        let (cgroup, warnings) =
+            make_cgroup(platform, id, linux.cgroups_path.as_deref(), resources)?;
+        init.mounts.show_groups(mount::groups(cgroup.as_ref()), namespaces.has_cgroup());
         let work = Work {
             streams,
             task: Task::Init(Box::new(init)),
@@ -243,9 +258,6 @@ impl<'a> Builder<'a> {
             keyring: keyring(id, self.keyring),
             descriptors,
         };
-        let resources = linux.resources.as_ref();
-        let (cgroup, warnings) =
-            make_cgroup(platform, id, linux.cgroups_path.as_deref(), resources)?;
         // It waits until it has been put into its groups, while its maker works on.
         let enters = cgroup.as_ref().is_some_and(Cgroup::must_enter);
         let launch = Launch {
@@ -258,7 +270,10 @@ impl<'a> Builder<'a> {
         let launched = launch.init(work, &namespaces).and_then(|launched| {
             let rules = resources.map_or(&[][..], |resources| &resources.devices);
             match cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.restrict_devices(rules)) {
-                Ok(()) => Ok(launched),
+                Ok(()) => {
+                    facts.root_mount = root_mount.clone().map(RootMount::after).transpose()?;
+                    Ok(launched)
+                }
                 Err(error) => {
                     launched.process.end();
                     Err(error)
@@ -271,6 +286,9 @@ impl<'a> Builder<'a> {
                 if let Some(cgroup) = &cgroup {
                     // The first error is what matters.
                     let _ = cgroup.remove();
+                }
+                if let Some(mount) = root_mount {
+                    let _ = mount.undo();
                 }
                 Err(error)
             }
@@ -400,6 +418,7 @@ fn plan(
     namespaces: Namespaces,
     root: Root,
     platform: &Platform,
+    bundle: &str,
 ) -> Result<Init, Error> {
     let own_uts = |what, value: &Option<String>| match value {
         Some(name) if !name.is_empty() && !namespaces.has(NamespaceType::Uts) => {
@@ -408,7 +427,7 @@ fn plan(
         Some(name) if !name.is_empty() => Ok(Some(name.clone())),
         _ => Ok(None),
     };
-    let mounts = Mounts::new(&spec.mounts)?;
+    let mounts = Mounts::new(&spec.mounts, bundle, !namespaces.new_mount())?;
     let propagation = match linux.rootfs_propagation.as_deref() {
         None | Some("") => None,
         Some(name) => Some(mount::propagation(name).ok_or_else(|| {

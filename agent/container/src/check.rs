@@ -48,7 +48,10 @@ pub fn check(spec: &Spec, target: Target) -> Result<(), Error> {
     let fallback = Linux::default();
     let linux = spec.linux.as_ref().unwrap_or(&fallback);
     let namespaces = Namespaces::new(linux)?;
-    Mounts::new(&spec.mounts)?;
+    if target == Target::Host {
+        namespaces.check_paths()?;
+    }
+    Mounts::new(&spec.mounts, "", false)?;
     Sysctls::new(&linux.sysctl, &namespaces, target == Target::Guest)?;
     linux.seccomp.as_ref().map(Filter::compile).transpose()?;
     spec.hooks.as_ref().map_or(Ok(()), check_hooks)

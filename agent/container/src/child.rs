@@ -10,12 +10,13 @@ use std::{
 
 use rustix::{
     fs::{Mode, Uid},
+    mount::MountPropagationFlags,
     process::umask,
     thread::{Gid, ThreadNameSpaceType},
 };
 
 use crate::{
-    descriptors,
+    clone, descriptors,
     error::{Error, at},
     gate, hooks,
     hooks::State,
@@ -42,6 +43,8 @@ pub(crate) struct Job {
     pub(crate) program: Program,
     /// The process waits for its maker before its first step.
     pub(crate) hold: bool,
+    /// A process goes before, which joins namespaces and makes the process with these flags of clone(2).
+    pub(crate) forerun: Option<u64>,
     /// Not in the agent's memory, and so with the agent's handling of signals to undo.
     pub(crate) apart: bool,
     /// A session keyring of this name is made or joined.
@@ -90,7 +93,7 @@ pub(crate) struct Init {
     pub(crate) read_only_paths: Vec<String>,
     pub(crate) masked_paths: Vec<String>,
     pub(crate) read_only_root: bool,
-    pub(crate) propagation: Option<rustix::mount::MountPropagationFlags>,
+    pub(crate) propagation: Option<MountPropagationFlags>,
     pub(crate) hooks: InitHooks,
     /// A listening socket: the process waits there for the one who starts it, not for its maker.
     pub(crate) gate: Option<RawFd>,
@@ -116,6 +119,16 @@ pub(crate) struct InitHooks {
 pub(crate) unsafe extern "C" fn run(job: *mut c_void) -> ! {
     // SAFETY: the caller vouches for the pointer.
     let job = unsafe { &mut *job.cast::<Job>() };
+    let report = open_number(job.report);
+    if let Some(flags) = job.forerun.take() {
+        match job.forerun(flags, report) {
+            Ok(()) => sys::exit(0),
+            Err(error) => fail(report, error),
+        }
+    }
+    if job.hold && !report::wait(report) {
+        sys::exit(1);
+    }
     if let Err(error) = job.descriptors() {
         fail(open_number(job.report), error);
     }
@@ -147,11 +160,28 @@ fn fail(report: BorrowedFd<'_>, error: Error) -> ! {
 }
 
 impl Job {
+    /// Joins namespaces and makes the process in them, as a child of the maker. That waits until the maker knows of it.
+    fn forerun(&mut self, flags: u64, report: BorrowedFd<'_>) -> Result<(), Error> {
+        if let Task::Init(init) = &self.task {
+            init.namespaces.join()?;
+        }
+        self.hold = true;
+        let flags = flags | libc::CLONE_PARENT as u64;
+        // SAFETY: `run` never returns, and the new process has a copy of the job and of all other memory.
+        let cloned =
+            unsafe { clone::clone(flags, None, None, run, std::ptr::from_mut(self).cast()) }
+                .map_err(at("make", "the container's first process"))?;
+        report::made(report, cloned.pidfd.as_fd())
+    }
+
     /// Standard streams, what the job names, what is preserved; nothing else of the maker's stays open.
     fn descriptors(&mut self) -> Result<(), Error> {
         let mut named = vec![&mut self.report];
         match &mut self.task {
-            Task::Init(init) => named.extend(&mut init.gate),
+            Task::Init(init) => {
+                named.extend(&mut init.gate);
+                named.extend(init.mounts.named());
+            }
             Task::Exec { target, root, .. } => {
                 named.push(target);
                 named.extend(root);
@@ -165,9 +195,6 @@ impl Job {
         if self.apart {
             // Rust programs ignore it; clone3 has reset the handled ones only.
             sys::default_action(libc::SIGPIPE).map_err(at("reset", "SIGPIPE"))?;
-        }
-        if self.hold && !report::wait(report) {
-            return Err(Error::state("whose first process this is", "has lost its maker"));
         }
         rustix::process::setsid().map_err(at("make", "a session"))?;
         if let Some(name) = &self.keyring {
@@ -231,32 +258,44 @@ impl Init {
         identity: &Identity,
         report: BorrowedFd<'_>,
     ) -> Result<Option<OwnedFd>, Error> {
-        if self.namespaces.new_user() {
-            become_root()?;
+        if !self.namespaces.needs_forerunner() {
+            self.namespaces.join()?;
         }
-        self.namespaces.enter()?;
+        self.namespaces.make()?;
         self.names()?;
-        let root = mount::prepare(&self.root, &self.scratch)?;
+        let shared =
+            self.propagation.is_some_and(|kind| kind.contains(MountPropagationFlags::SHARED));
+        let root = mount::prepare(&self.root, &self.scratch, self.entry, shared)?;
         let sources = self.mounts.open()?;
+        let in_user = self.namespaces.has(NamespaceType::User);
         let originals = match &self.nodes {
-            Some(nodes) if self.namespaces.has(NamespaceType::User) => Some(nodes.originals()?),
+            Some(nodes) if in_user => Some(nodes.originals()?),
             _ => None,
         };
+        let fill = || {
+            self.mounts.make(sources)?;
+            if let Some(nodes) = &self.nodes {
+                nodes.make(originals)?;
+            }
+            terminal(streams, identity.uid(), true)
+        };
+        let console;
         // In a user namespace a proc can be mounted only while another one is there to be seen (mount_namespaces(7)).
-        let late = self.hooks.before_entry() || self.namespaces.has(NamespaceType::User);
-        let before = late.then(|| mount::Outside::look_in(&root)).transpose()?;
-        if before.is_none() {
-            mount::enter(&root, self.entry)?;
-        }
-        self.mounts.make(sources)?;
-        if let Some(nodes) = &self.nodes {
-            nodes.make(originals)?;
-        }
-        let console = terminal(streams, identity.uid(), true)?;
-        if let Some(outside) = before {
-            outside.go_back()?;
+        if in_user || self.hooks.before_entry() {
+            let outside = mount::Outside::look_in(&root)?;
+            if in_user {
+                // Until now it was the host's root to files, and so could open what only that can.
+                become_root()?;
+            }
+            console = fill()?;
+            let inside = outside.go_back()?;
             self.hooks.run_before_entry(report)?;
-            mount::enter(&root, self.entry)?;
+            rustix::process::fchdir(&inside).map_err(at("enter", root.display()))?;
+            mount::enter(self.entry)?;
+        } else {
+            rustix::process::chdir(&root).map_err(at("enter", root.display()))?;
+            mount::enter(self.entry)?;
+            console = fill()?;
         }
         self.sysctls.apply()?;
         Ok(console)

@@ -29,6 +29,8 @@ const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
 /// linux/sched.h.
 const CLONE_INTO_CGROUP: u64 = 1 << 33;
 
+const SIGCHLD: u64 = libc::SIGCHLD.unsigned_abs() as u64;
+
 /// `struct clone_args`, in its version with `cgroup`.
 #[repr(C, align(8))]
 #[derive(Debug, Default)]
@@ -94,7 +96,8 @@ pub(crate) unsafe fn clone(
     let mut args = Args {
         flags: flags | libc::CLONE_PIDFD as u64 | CLONE_CLEAR_SIGHAND,
         pidfd: ptr::from_mut(&mut pidfd) as u64,
-        exit_signal: libc::SIGCHLD.unsigned_abs().into(),
+        // With CLONE_PARENT it is the maker's own.
+        exit_signal: if flags & libc::CLONE_PARENT as u64 == 0 { SIGCHLD } else { 0 },
         ..Args::default()
     };
     if let Some(stack) = stack {

@@ -13,6 +13,7 @@ use crate::{
     cgroup::Cgroup,
     error::{Error, at},
     launch::Pending,
+    mount::RootMount,
     seccomp::Filter,
     sys,
 };
@@ -44,6 +45,9 @@ pub(crate) struct Facts {
     pub(crate) pid_namespace: bool,
     /// Its root is not the root of its mount namespace.
     pub(crate) chroot: bool,
+    /// A mount of the root in the maker's own mount namespace.
+    #[serde(default)]
+    pub(crate) root_mount: Option<RootMount>,
     /// A session keyring of the container's name is joined.
     pub(crate) keyring: bool,
     pub(crate) filter: Option<Filter>,
@@ -179,6 +183,7 @@ impl Container {
         if !self.is_stopped() {
             return Err(Error::state(&self.id, "has not stopped; kill it first"));
         }
+        self.facts.root_mount.as_ref().map_or(Ok(()), RootMount::remove)?;
         self.cgroup.as_ref().map_or(Ok(()), Cgroup::remove)
     }
 

@@ -63,6 +63,10 @@ impl State {
         }
     }
 
+    pub(crate) fn bundle(&self) -> &str {
+        &self.bundle
+    }
+
     /// The state as JSON. `status` is one of the specification's words; `pid` is absent when there is no process.
     #[must_use]
     pub fn json(&self, status: &str, pid: Option<i32>) -> Vec<u8> {

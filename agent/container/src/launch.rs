@@ -5,11 +5,7 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
-use rustix::{
-    fs::{Mode, OFlags},
-    process::Pid,
-    thread::{LinkNameSpaceType, ThreadNameSpaceType},
-};
+use rustix::{process::Pid, thread::ThreadNameSpaceType};
 
 use crate::{
     builder::Platform,
@@ -77,12 +73,8 @@ impl Drop for OwnedJob {
 impl Launch<'_> {
     /// Makes the first process of a container.
     pub(crate) fn init(&self, work: Work, namespaces: &Namespaces) -> Result<Launched, Error> {
-        let Some(path) = &namespaces.pid_path else { return self.run(work, namespaces) };
-        let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(at("open the namespace", path))?;
-        let kind = Some(LinkNameSpaceType::ProcessID);
-        rustix::thread::move_into_link_name_space(file.as_fd(), kind)
-            .map_err(at("join the namespace", path))?;
+        let Some(pid) = &namespaces.pid else { return self.run(work, namespaces) };
+        pid.for_children()?;
         let launched = self.run(work, namespaces);
         self.leave()?;
         launched
@@ -117,7 +109,8 @@ impl Launch<'_> {
             if self.share { Some(Stack::new().map_err(at("make", "a stack"))?) } else { None };
         let Work { streams, task, identity, program, preserved, keyring, descriptors } = work;
         let enters = self.cgroup.filter(|cgroup| cgroup.must_enter());
-        let hold = namespaces.new_user() || enters.is_some();
+        let hold = namespaces.new_user() || enters.is_some() || namespaces.needs_forerunner();
+        let forerun = namespaces.needs_forerunner().then_some(namespaces.flags);
         let job = Job {
             report: theirs.as_raw_fd(),
             streams,
@@ -126,21 +119,25 @@ impl Launch<'_> {
             identity,
             program,
             hold,
+            forerun,
             apart: !self.share,
             keyring,
         };
         let job = OwnedJob(Box::into_raw(Box::new(job)));
         let group = self.cgroup.map(Cgroup::dir).transpose()?.flatten();
+        let flags = if forerun.is_some() { 0 } else { namespaces.flags };
         // SAFETY: `child::run` never returns. The job and the stack live in `Pending` until the process has executed its
         // program or ended. This process waits for the report before it goes on, and after that the other one makes only
         // the system calls of waiting, executing and ending.
-        let cloned = unsafe {
-            clone::clone(namespaces.flags, group, stack.as_ref(), child::run, job.0.cast())
-        };
+        let cloned =
+            unsafe { clone::clone(flags, group, stack.as_ref(), child::run, job.0.cast()) };
         // The new process has its own copies.
         drop((theirs, descriptors));
         let cloned = cloned.map_err(at("make", "a process"))?;
-        let process = Process::new(cloned.pid, cloned.pidfd);
+        let mut process = Process::new(cloned.pid, cloned.pidfd);
+        if forerun.is_some() {
+            process = Self::made(&process, &report)?;
+        }
         let prepared = || {
             if let Some(cgroup) = enters {
                 cgroup.enter(process.pid())?;
@@ -162,6 +159,21 @@ impl Launch<'_> {
         }
     }
 
+    /// The process that a forerunner makes.
+    fn made(forerunner: &Process, report: &OwnedFd) -> Result<Process, Error> {
+        let heard = report::receive(report);
+        // It has nothing more to do.
+        forerunner.end();
+        match heard? {
+            Report::Made(pidfd) => Ok(Process::new(procfs::pid_of(pidfd.as_fd())?, pidfd)),
+            Report::Failed(error) => Err(error),
+            _ => Err(Error::Child {
+                kind: Kind::System,
+                message: "the process that joins namespaces died".to_owned(),
+            }),
+        }
+    }
+
     fn hear(&self, process: &Process, report: &OwnedFd) -> Result<Option<OwnedFd>, Error> {
         loop {
             match report::receive(report)? {
@@ -176,7 +188,7 @@ impl Launch<'_> {
                     return Ok(console);
                 }
                 Report::Failed(error) => return Err(error),
-                Report::NotExecuted(_) | Report::Closed => {
+                Report::Made(_) | Report::NotExecuted(_) | Report::Closed => {
                     return Err(Error::Child {
                         kind: Kind::System,
                         message: "the new process died before its program could run".to_owned(),

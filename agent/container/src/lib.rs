@@ -18,6 +18,7 @@ mod error;
 mod gate;
 pub mod hooks;
 mod identity;
+mod idmap;
 mod launch;
 mod mount;
 mod namespace;

@@ -1,8 +1,11 @@
 //! Paths inside a container's root, by a process whose root directory it already is: the kernel cannot leave it, and a
-//! link of the image leads at most to another place of the image.
+//! link of the image leads at most to another place of the image. Magic links (`/proc/PID/root` and its like), which could
+//! lead out, are never followed when something is made.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::{
-    fs::{CWD, FileType, Mode, OFlags},
+    fs::{CWD, FileType, Mode, OFlags, ResolveFlags},
     io::Errno,
 };
 
@@ -23,52 +26,61 @@ pub(crate) enum PointKind {
 /// # Errors
 /// That of the step that failed.
 pub(crate) fn make(path: &str, kind: PointKind) -> Result<(), Errno> {
-    if kind == PointKind::Directory && rustix::fs::mkdir(path, DIRECTORY).is_ok() {
-        return Ok(());
-    }
     let mut left = components(path);
-    let mut done = String::new();
+    // The directories from the root to where the walk is; none of them was reached through a link.
+    let mut walk = vec![open("/", OFlags::PATH | OFlags::DIRECTORY)?];
     let mut links = 0;
     while let Some(name) = left.pop() {
-        let parent = done.len();
-        done.push('/');
-        done.push_str(&name);
+        let Some(parent) = walk.last().map(AsFd::as_fd) else { return Err(Errno::NOENT) };
+        if name == ".." {
+            if walk.len() > 1 {
+                walk.pop();
+            }
+            continue;
+        }
         let last = left.is_empty();
         let made = if last && kind == PointKind::File {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-            rustix::fs::open(&done, flags, FILE).map(drop)
+            rustix::fs::openat(parent, &name, flags, FILE).map(drop)
         } else {
-            rustix::fs::mkdir(&done, DIRECTORY)
+            rustix::fs::mkdirat(parent, &name, DIRECTORY)
         };
         match made {
-            Ok(()) => {}
-            Err(Errno::EXIST) => {
-                let Some(target) = link(&done)? else { continue };
-                links += 1;
-                if links > MAX_LINKS {
-                    return Err(Errno::LOOP);
-                }
-                done.truncate(if target.starts_with('/') { 0 } else { parent });
-                left.append(&mut components(&target));
-            }
+            Ok(()) if last => return Ok(()),
+            // A read-only file system that has it says so first.
+            Ok(()) | Err(Errno::EXIST | Errno::ROFS) => {}
             Err(errno) => return Err(errno),
         }
-        // `..` of a link's target.
-        while left.last().is_some_and(|name| name == "..") {
-            left.pop();
-            done.truncate(done.rfind('/').unwrap_or(0));
+        if let Some(target) = link(parent, &name)? {
+            links += 1;
+            if links > MAX_LINKS {
+                return Err(Errno::LOOP);
+            }
+            if target.starts_with('/') {
+                walk.truncate(1);
+            }
+            left.append(&mut components(&target));
+        } else if !last {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            walk.push(rustix::fs::openat(parent, &name, flags, Mode::empty())?);
         }
     }
     Ok(())
 }
 
+/// Opens a path, following links of the image, but no magic ones.
+pub(crate) fn open(path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let resolve = ResolveFlags::NO_MAGICLINKS;
+    rustix::fs::openat2(CWD, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
+}
+
 /// The target of a symbolic link; `None` for anything else.
-fn link(path: &str) -> Result<Option<String>, Errno> {
-    let stat = rustix::fs::lstat(path)?;
+fn link(dir: BorrowedFd<'_>, name: &str) -> Result<Option<String>, Errno> {
+    let stat = rustix::fs::statat(dir, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
         return Ok(None);
     }
-    let target = rustix::fs::readlinkat(CWD, path, Vec::new())?;
+    let target = rustix::fs::readlinkat(dir, name, Vec::new())?;
     target.into_string().map(Some).map_err(|_| Errno::ILSEQ)
 }
 
@@ -99,21 +111,36 @@ pub(crate) fn clean(path: &str) -> String {
     clean
 }
 
+/// A path whose `..` go above the root.
+pub(crate) fn climbs_out(path: &str) -> bool {
+    let mut depth = 0_usize;
+    path.split('/').any(|name| {
+        match name {
+            "" | "." => {}
+            ".." if depth == 0 => return true,
+            ".." => depth -= 1,
+            _ => depth += 1,
+        }
+        false
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn clean_paths_have_no_dots() {
-        for (path, expected) in [
-            ("/", "/"),
-            ("", "/"),
-            ("/proc/", "/proc"),
-            ("//a/./b//c", "/a/b/c"),
-            ("/a/../../b", "/b"),
-            ("a/b/..", "/a"),
+        for (path, expected, climbs) in [
+            ("/", "/", false),
+            ("", "/", false),
+            ("/proc/", "/proc", false),
+            ("//a/./b//c", "/a/b/c", false),
+            ("/a/../../b", "/b", true),
+            ("/a/../b/c/../..", "/", false),
+            ("a/b/..", "/a", false),
         ] {
-            assert_eq!(clean(path), expected, "{path}");
+            assert_eq!((clean(path).as_str(), climbs_out(path)), (expected, climbs), "{path}");
         }
     }
 

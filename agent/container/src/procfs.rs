@@ -21,27 +21,33 @@ pub(crate) fn write_self(file: &str, value: &str) -> Result<(), Error> {
     put(&format!("/proc/self/{file}"), value)
 }
 
+/// Opens a file of a process for reading.
+pub(crate) fn open(pid: Pid, file: &str) -> Result<OwnedFd, Error> {
+    open_with(&format!("/proc/{}/{file}", pid.as_raw_nonzero()), OFlags::RDONLY)
+}
+
 fn put(path: &str, value: &str) -> Result<(), Error> {
-    let open = || rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
-    let file = match open() {
-        Err(Errno::NOENT) => {
-            let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-            rustix::mount::mount("proc", "/proc", "proc", flags, None).and_then(|()| open())
-        }
-        file => file,
-    };
-    let file = file.map_err(at("open", path))?;
+    let file = open_with(path, OFlags::WRONLY)?;
     rustix::io::write(&file, value.as_bytes())
         .map(drop)
         .map_err(at("write", format_args!("{:?} to {path}", value.trim_end())))
 }
 
+fn open_with(path: &str, flags: OFlags) -> Result<OwnedFd, Error> {
+    let open = || rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty());
+    match open() {
+        Err(Errno::NOENT) if !std::path::Path::new("/proc/self").exists() => {
+            let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+            rustix::mount::mount("proc", "/proc", "proc", flags, None).and_then(|()| open())
+        }
+        file => file,
+    }
+    .map_err(at("open", path))
+}
+
 /// The root directory of the process behind a descriptor.
 pub(crate) fn root_of(pidfd: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
-    let info = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
-    let text = std::fs::read_to_string(&info)
-        .map_err(|error| at("read", &info)(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
-    let pid = text.lines().find_map(|line| line.strip_prefix("Pid:")).unwrap_or_default().trim();
+    let pid = pid_of(pidfd)?.as_raw_nonzero();
     let path = format!("/proc/{pid}/root");
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(&path, flags, Mode::empty()).map_err(at("open", path))
@@ -54,6 +60,19 @@ pub(crate) struct Born {
     pub(crate) start_time: u64,
     /// It waits to be reaped.
     pub(crate) has_ended: bool,
+}
+
+/// The number of the process behind a descriptor, in this process's PID namespace.
+pub(crate) fn pid_of(pidfd: BorrowedFd<'_>) -> Result<Pid, Error> {
+    let info = format!("self/fdinfo/{}", pidfd.as_raw_fd());
+    let file = open_with(&format!("/proc/{info}"), OFlags::RDONLY)?;
+    let mut text = [0; 512];
+    let count = rustix::io::read(&file, &mut text).map_err(at("read", &info))?;
+    let text = String::from_utf8_lossy(text.get(..count).unwrap_or_default());
+    text.lines()
+        .find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok())
+        .and_then(Pid::from_raw)
+        .ok_or_else(|| at("find the process of", info)(Errno::SRCH))
 }
 
 /// When a process began (proc(5), `/proc/PID/stat`); `None` when there is none of this number.

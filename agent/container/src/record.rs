@@ -19,7 +19,9 @@ use crate::{
     cgroup::Cgroup,
     container::Facts,
     error::{Error, at},
-    gate, procfs, spec, sys,
+    gate,
+    mount::RootMount,
+    procfs, spec, sys,
 };
 
 /// All that another process needs to know of a container.
@@ -181,6 +183,7 @@ impl Record {
             Ok(()) | Err(Error::State { .. }) => {}
             Err(error) => return Err(error),
         }
+        self.facts.root_mount.as_ref().map_or(Ok(()), RootMount::remove)?;
         self.cgroup.as_ref().map_or(Ok(()), Cgroup::remove)
     }
 

@@ -18,6 +18,7 @@ use crate::error::{Error, Kind, at};
 
 const READY: u8 = b'R';
 const FAILED: u8 = b'F';
+const MADE: u8 = b'M';
 const HOOKS: u8 = b'H';
 const GO: u8 = b'G';
 const NOT_EXECUTED: u8 = b'X';
@@ -29,6 +30,8 @@ const MAX_TEXT: usize = 4096;
 pub(crate) enum Report {
     /// All is ready for the program; with a terminal, its master.
     Ready(Option<OwnedFd>),
+    /// A forerunner has made the process that this is about; its descriptor.
+    Made(OwnedFd),
     /// The moment for the hooks that its maker runs; it waits.
     Hooks,
     /// A step failed.
@@ -60,12 +63,13 @@ pub(crate) fn receive(from: &OwnedFd) -> Result<Report, Error> {
             received => break received.map_err(at("hear from", "the new process"))?.bytes,
         }
     };
-    let console = ancillary.drain().find_map(|message| match message {
+    let descriptor = ancillary.drain().find_map(|message| match message {
         RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
         _ => None,
     });
     Ok(match data.get(..received).unwrap_or_default() {
-        [READY, ..] => Report::Ready(console),
+        [READY, ..] => Report::Ready(descriptor),
+        [MADE] => descriptor.map_or(Report::Closed, Report::Made),
         [HOOKS] => Report::Hooks,
         [FAILED, kind, text @ ..] => Report::Failed(Error::Child {
             kind: Kind::from_byte(*kind),
@@ -98,6 +102,11 @@ pub(crate) fn wait(from: BorrowedFd<'_>) -> bool {
 /// The process is ready.
 pub(crate) fn ready(to: BorrowedFd<'_>, console: Option<BorrowedFd<'_>>) -> Result<(), Error> {
     send(to, &[READY], console).map_err(at("report to", "the agent"))
+}
+
+/// The forerunner has made the process.
+pub(crate) fn made(to: BorrowedFd<'_>, process: BorrowedFd<'_>) -> Result<(), Error> {
+    send(to, &[MADE], Some(process)).map_err(at("report to", "the maker"))
 }
 
 /// The process has come to the moment for its maker's hooks.

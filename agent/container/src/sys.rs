@@ -145,6 +145,15 @@ pub(crate) fn kill(pid: u32, signal: i32) -> Result<(), Errno> {
     unsafe { syscall(libc::SYS_kill, [pid as usize, fd(signal), 0, 0, 0]) }.map(drop)
 }
 
+/// The `CLONE_NEW…` flag of the namespace that a file stands for (ioctl_ns(2)).
+pub(crate) fn namespace_type(file: BorrowedFd<'_>) -> Result<u64, Errno> {
+    /// `NS_GET_NSTYPE`.
+    const GET_TYPE: usize = 0xb703;
+    // SAFETY: no pointers.
+    unsafe { syscall(libc::SYS_ioctl, [fd(file.as_raw_fd()), GET_TYPE, 0, 0, 0]) }
+        .map(|kind| kind as u64)
+}
+
 /// Closes the descriptors from `first` to `last` (close_range(2)).
 pub(crate) fn close_range(first: u32, last: u32) -> Result<(), Errno> {
     // SAFETY: no pointers. The caller is a new process that owns all of its descriptors.

@@ -2,15 +2,22 @@
 //! it: sources of bind mounts are opened first, then its root becomes the container's root, and all else happens inside,
 //! where no link of the image leads out.
 
-mod filesystem;
+mod cgroup;
+mod copy_up;
+mod idmap;
+mod make;
 mod mask;
 mod node;
 mod options;
+mod plan;
 mod root;
+mod root_mount;
 
-pub(crate) use filesystem::Plan as Mounts;
+pub(crate) use cgroup::groups;
 pub(crate) use mask::{mask, read_only, set_read_only};
 pub(crate) use node::Nodes;
 pub(crate) use options::propagation;
-pub(crate) use root::{Entry, Outside, enter, prepare};
+pub(crate) use plan::Plan as Mounts;
+pub(crate) use root::{Entry, Outside, enter, mount_at, prepare};
 pub use root::{Lower, Root, Upper};
+pub(crate) use root_mount::RootMount;

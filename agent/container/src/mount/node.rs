@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use rustix::{
-    fs::{CWD, FileType, Gid, Mode, Uid},
+    fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid},
     io::Errno,
     mount::{MoveMountFlags, OpenTreeFlags},
 };
@@ -14,6 +14,8 @@ use crate::{
     spec::{Device, DeviceType},
 };
 
+const DEV: &str = "/dev";
+
 const DEFAULTS: [(&str, u32, u32); 6] = [
     ("/dev/null", 1, 3),
     ("/dev/zero", 1, 5),
@@ -23,12 +25,13 @@ const DEFAULTS: [(&str, u32, u32); 6] = [
     ("/dev/tty", 5, 0),
 ];
 
+/// In `/dev`.
 const LINKS: [(&str, &str); 5] = [
-    ("/proc/self/fd", "/dev/fd"),
-    ("/proc/self/fd/0", "/dev/stdin"),
-    ("/proc/self/fd/1", "/dev/stdout"),
-    ("/proc/self/fd/2", "/dev/stderr"),
-    ("pts/ptmx", "/dev/ptmx"),
+    ("/proc/self/fd", "fd"),
+    ("/proc/self/fd/0", "stdin"),
+    ("/proc/self/fd/1", "stdout"),
+    ("/proc/self/fd/2", "stderr"),
+    ("pts/ptmx", "ptmx"),
 ];
 
 /// The device nodes of a container.
@@ -73,35 +76,43 @@ impl Nodes {
             .collect()
     }
 
-    /// Makes the nodes and links; the process's root is the container's, and its umask 0.
+    /// Makes the nodes and links; the process's root is the container's, and its umask 0. No link on the way to a node is
+    /// followed out of the root: a device elsewhere would be the outside's.
     pub(crate) fn make(&self, originals: Originals) -> Result<(), Error> {
+        let dev = match path::open(DEV, OFlags::PATH | OFlags::DIRECTORY) {
+            Err(Errno::NOENT) => path::make(DEV, PointKind::Directory)
+                .and_then(|()| path::open(DEV, OFlags::PATH | OFlags::DIRECTORY)),
+            dev => dev,
+        }
+        .map_err(at("open", DEV))?;
         if let Some(originals) = originals {
             for (node, original) in self.0.iter().zip(originals) {
                 bind(&node.path, &original).map_err(at("mount the device", &node.path))?;
             }
         } else {
             for node in &self.0 {
-                make(node).map_err(at("make the device", &node.path))?;
+                make(node, &dev).map_err(at("make the device", &node.path))?;
             }
         }
         for (target, link) in LINKS {
-            match rustix::fs::symlink(target, link) {
+            let make = || rustix::fs::symlinkat(target, &dev, link);
+            match make() {
                 Ok(()) => {}
                 // An image's own /dev/ptmx would lead to the terminals of another instance.
-                Err(Errno::EXIST) if link == "/dev/ptmx" => {
-                    rustix::fs::unlink(link)
-                        .and_then(|()| rustix::fs::symlink(target, link))
-                        .map_err(at("make the link", link))?;
+                Err(Errno::EXIST) if link == "ptmx" => {
+                    rustix::fs::unlinkat(&dev, link, AtFlags::empty())
+                        .and_then(|()| make())
+                        .map_err(at("make the link in /dev:", link))?;
                 }
                 Err(Errno::EXIST) => {}
-                Err(errno) => return Err(at("make the link", link)(errno)),
+                Err(errno) => return Err(at("make the link in /dev:", link)(errno)),
             }
         }
         Ok(())
     }
 }
 
-fn make(node: &Device) -> Result<(), Errno> {
+fn make(node: &Device, dev: &OwnedFd) -> Result<(), Errno> {
     let kind = match node.kind {
         DeviceType::Block => FileType::BlockDevice,
         DeviceType::Fifo => FileType::Fifo,
@@ -109,20 +120,20 @@ fn make(node: &Device) -> Result<(), Errno> {
     };
     let mode = Mode::from_raw_mode(node.file_mode.unwrap_or(0o666) & 0o7777);
     let device = rustix::fs::makedev(node.major, node.minor);
-    let create = || rustix::fs::mknodat(CWD, &node.path, kind, mode, device);
-    let made = match create() {
-        Err(Errno::NOENT) => {
-            let parent = node.path.rfind('/').map_or("/", |end| &node.path[..end]);
-            path::make(parent, PointKind::Directory)?;
-            create()
-        }
-        made => made,
+    let (parent, name) = node.path.rsplit_once('/').unwrap_or_default();
+    let other;
+    let dir = if parent == DEV {
+        dev
+    } else {
+        let parent = if parent.is_empty() { "/" } else { parent };
+        path::make(parent, PointKind::Directory)?;
+        other = path::open(parent, OFlags::PATH | OFlags::DIRECTORY)?;
+        &other
     };
-    match made {
+    match rustix::fs::mknodat(dir, name, kind, mode, device) {
         Ok(()) if node.uid != 0 || node.gid != 0 => {
             let (uid, gid) = (Uid::from_raw(node.uid), Gid::from_raw(node.gid));
-            let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
-            rustix::fs::chownat(CWD, &node.path, Some(uid), Some(gid), flags)
+            rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
         }
         // It is the image's or the mount's, as with runc.
         Err(Errno::EXIST) => Ok(()),
@@ -132,8 +143,9 @@ fn make(node: &Device) -> Result<(), Errno> {
 
 fn bind(path: &str, original: &OwnedFd) -> Result<(), Errno> {
     path::make(path, PointKind::File)?;
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    rustix::mount::move_mount(original, "", CWD, path, flags)
+    let point = path::open(path, OFlags::PATH)?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    rustix::mount::move_mount(original, "", &point, "", flags)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use rustix::mount::{MountFlags, MountPropagationFlags};
 
-use crate::{error::Error, sys::MountAttr};
+use crate::sys::MountAttr;
 
 /// A mount's options.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -11,7 +11,7 @@ pub(crate) struct Options {
     /// Flags that are set, of the file system and of the mount.
     pub(crate) flags: Flags,
     /// Propagation changes, in order.
-    pub(crate) propagation: Vec<u32>,
+    pub(crate) propagation: Vec<MountPropagationFlags>,
     /// It is a bind mount.
     pub(crate) bind: Option<Bind>,
     /// An existing mount is changed.
@@ -20,6 +20,8 @@ pub(crate) struct Options {
     pub(crate) recursive: Option<MountAttr>,
     /// What lies under the mount point is copied into the new tmpfs.
     pub(crate) copy_up: bool,
+    /// Owners are mapped: of the mount (`idmap`), or of those below it, too (`ridmap`).
+    pub(crate) id_mapped: Option<Bind>,
     /// Comma-separated options of the file system.
     pub(crate) data: String,
 }
@@ -55,9 +57,11 @@ const SILENT: u32 = MountFlags::SILENT.bits();
 const NOSYMFOLLOW: u32 = 256;
 /// `MS_I_VERSION`.
 const I_VERSION: u32 = 1 << 23;
+/// `MS_POSIXACL`.
+const POSIX_ACL: u32 = 1 << 16;
 
 /// Word, flag, and whether the word sets it.
-const FLAGS: [(&str, u32, bool); 31] = [
+const FLAGS: [(&str, u32, bool); 32] = [
     ("ro", RDONLY, true),
     ("rw", RDONLY, false),
     ("nosuid", NOSUID, true),
@@ -88,7 +92,8 @@ const FLAGS: [(&str, u32, bool); 31] = [
     ("iversion", I_VERSION, true),
     ("noiversion", I_VERSION, false),
     ("defaults", 0, true),
-    ("acl", 0, true),
+    ("acl", POSIX_ACL, true),
+    ("noacl", POSIX_ACL, false),
 ];
 
 const PROPAGATION: [(&str, MountPropagationFlags, bool); 8] = [
@@ -100,6 +105,13 @@ const PROPAGATION: [(&str, MountPropagationFlags, bool); 8] = [
     ("rprivate", MountPropagationFlags::PRIVATE, true),
     ("unbindable", MountPropagationFlags::UNBINDABLE, false),
     ("runbindable", MountPropagationFlags::UNBINDABLE, true),
+];
+
+/// Values of the one attribute that access times have (mount_setattr(2)); relatime is 0.
+const TIMES: [(u32, u64); 3] = [
+    (NOATIME, libc::MOUNT_ATTR_NOATIME),
+    (STRICTATIME, libc::MOUNT_ATTR_STRICTATIME),
+    (RELATIME, libc::MOUNT_ATTR_RELATIME),
 ];
 
 /// Attributes of mount_setattr(2) behind the flags of mount(2) that a single mount can have.
@@ -120,52 +132,48 @@ pub(crate) fn propagation(name: &str) -> Option<MountPropagationFlags> {
 }
 
 impl Options {
-    /// # Errors
-    /// [`Error::Invalid`] for what this engine does not do.
-    pub(crate) fn parse(words: &[String]) -> Result<Self, Error> {
+    pub(crate) fn parse(words: &[String]) -> Self {
         let mut options = Self::default();
         for word in words {
-            options.word(word)?;
+            options.word(word);
         }
-        Ok(options)
+        options
     }
 
-    fn word(&mut self, word: &str) -> Result<(), Error> {
+    fn word(&mut self, word: &str) {
         if let Some((_, flag, set)) = FLAGS.iter().find(|known| known.0 == word) {
             self.flags.put(*flag, *set);
-        } else if let Some(kind) = propagation(word) {
-            self.propagation.push(kind.bits());
-        } else if let Some((_, flag, set)) = FLAGS
-            .iter()
-            .find(|known| word.strip_prefix('r') == Some(known.0) && attribute(known.1).is_some())
-        {
+            return;
+        }
+        if let Some(kind) = propagation(word) {
+            self.propagation.push(kind);
+            return;
+        }
+        let recursive = word.strip_prefix('r').and_then(|rest| {
+            let (_, flag, set) = FLAGS.iter().find(|known| known.0 == rest)?;
+            attribute(*flag, *set)
+        });
+        if let Some((on, off)) = recursive {
             let attr = self.recursive.get_or_insert_default();
-            let bit = attribute(*flag).unwrap_or(0);
-            let (on, off) = if *set { (bit, 0) } else { (0, bit) };
-            attr.set = attr.set & !bit | on;
-            attr.clear = attr.clear & !bit | off;
-        } else {
-            match word {
-                "bind" => self.bind = self.bind.or(Some(Bind::One)),
-                "rbind" => self.bind = Some(Bind::Recursive),
-                "remount" => self.remount = true,
-                "tmpcopyup" => self.copy_up = true,
-                "idmap" | "ridmap" => {
-                    return Err(Error::invalid(
-                        "mount option",
-                        word,
-                        "mounts with mapped ids are not supported",
-                    ));
+            attr.set = attr.set & !off | on;
+            // The kernel wants the whole field of access times cleared, also when one of its values is set.
+            attr.clear = (attr.clear | off) & !on | (off & libc::MOUNT_ATTR__ATIME);
+            return;
+        }
+        match word {
+            "bind" => self.bind = self.bind.or(Some(Bind::One)),
+            "rbind" => self.bind = Some(Bind::Recursive),
+            "remount" => self.remount = true,
+            "tmpcopyup" => self.copy_up = true,
+            "idmap" => self.id_mapped = self.id_mapped.or(Some(Bind::One)),
+            "ridmap" => self.id_mapped = Some(Bind::Recursive),
+            _ => {
+                if !self.data.is_empty() {
+                    self.data.push(',');
                 }
-                _ => {
-                    if !self.data.is_empty() {
-                        self.data.push(',');
-                    }
-                    self.data.push_str(word);
-                }
+                self.data.push_str(word);
             }
         }
-        Ok(())
     }
 
     /// The attributes of a bind mount; `None` when it keeps those of its source.
@@ -178,22 +186,28 @@ impl Options {
                 attr.clear |= bit;
             }
         }
-        // Access times are one field with several values (mount_setattr(2)).
-        let time = [
-            (NOATIME, libc::MOUNT_ATTR_NOATIME),
-            (STRICTATIME, libc::MOUNT_ATTR_STRICTATIME),
-            (RELATIME, libc::MOUNT_ATTR_RELATIME),
-        ];
-        if let Some((_, value)) = time.iter().find(|(flag, _)| self.flags.set & flag != 0) {
+        let times = TIMES.iter().fold(0, |all, (flag, _)| all | flag);
+        if (self.flags.set | self.flags.clear) & times != 0 {
             attr.clear |= libc::MOUNT_ATTR__ATIME;
+        }
+        if let Some((_, value)) = TIMES.iter().find(|(flag, _)| self.flags.set & flag != 0) {
             attr.set |= value;
         }
         (attr != MountAttr::default()).then_some(attr)
     }
 }
 
-fn attribute(flag: u32) -> Option<u64> {
-    ATTRIBUTES.iter().find(|known| known.0 == flag && flag != 0).map(|known| known.1)
+/// What a flag's word sets and clears of a mount's attributes; `None` for flags that are not a mount's own.
+fn attribute(flag: u32, set: bool) -> Option<(u64, u64)> {
+    let find =
+        |table: &[(u32, u64)]| table.iter().find(|known| known.0 == flag).map(|known| known.1);
+    match (find(&ATTRIBUTES), find(&TIMES), set) {
+        (Some(bit), _, true) => Some((bit, 0)),
+        (Some(bit), _, false) => Some((0, bit)),
+        (_, Some(value), true) => Some((value, libc::MOUNT_ATTR__ATIME)),
+        (_, Some(_), false) => Some((0, libc::MOUNT_ATTR__ATIME)),
+        (None, None, _) => None,
+    }
 }
 
 impl Flags {
@@ -215,7 +229,7 @@ mod tests {
 
     fn parse(words: &str) -> Options {
         let words: Vec<_> = words.split(',').map(str::to_owned).collect();
-        Options::parse(&words).unwrap()
+        Options::parse(&words)
     }
 
     #[test]
@@ -224,7 +238,7 @@ mod tests {
         assert_eq!(options.flags.set, NOSUID | STRICTATIME);
         assert_eq!(options.data, "mode=755,size=65536k");
         let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
-        assert_eq!(options.propagation, [slave.bits()]);
+        assert_eq!(options.propagation, [slave]);
     }
 
     #[test]
@@ -247,10 +261,34 @@ mod tests {
 
     #[test]
     fn recursive_attributes() {
-        let attr = parse("rbind,rro,rnosuid").recursive.unwrap();
+        let recursive = |words: &str| parse(words).recursive.unwrap();
+        let attr = recursive("rbind,rro,rnosuid");
         assert_eq!(attr.set, libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID);
+        let attr = recursive("rro,rrw,rnoatime");
+        assert_eq!(
+            (attr.set, attr.clear),
+            (libc::MOUNT_ATTR_NOATIME, libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR__ATIME)
+        );
+        for words in ["rnoatime,ratime", "rstrictatime,rnostrictatime", "rrelatime"] {
+            let attr = recursive(words);
+            assert_eq!((attr.set, attr.clear), (0, libc::MOUNT_ATTR__ATIME), "{words}");
+        }
         // Words that only begin with the same letter are the file system's.
-        assert_eq!(parse("rsize=4096").data, "rsize=4096");
-        assert!(Options::parse(&["idmap".into()]).is_err());
+        let options = parse("rsize=4096,rsync,ridmap");
+        assert_eq!((options.data.as_str(), options.recursive), ("rsize=4096,rsync", None));
+        assert_eq!(options.id_mapped, Some(Bind::Recursive));
+    }
+
+    #[test]
+    fn access_times_of_a_bind_mount() {
+        for (words, set) in [
+            ("noatime", libc::MOUNT_ATTR_NOATIME),
+            ("atime", 0),
+            ("noatime,atime", 0),
+            ("strictatime", libc::MOUNT_ATTR_STRICTATIME),
+        ] {
+            let attr = parse(words).attributes().unwrap();
+            assert_eq!((attr.set, attr.clear), (set, libc::MOUNT_ATTR__ATIME), "{words}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, Mode, OFlags, StatxFlags},
+    fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags},
     io::Errno,
     mount::{MountFlags, MountPropagationFlags, UnmountFlags},
 };
@@ -53,24 +53,69 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(20);
 const DIRECTORY: Mode = Mode::from_raw_mode(0o755);
 
-/// Puts the root together, in a new mount namespace, and returns where it is. `scratch` is a directory with the
-/// directories `lower`, `upper` and `root` for mounts; only this namespace sees them.
-pub(crate) fn prepare(root: &Root, scratch: &Path) -> Result<PathBuf, Error> {
-    // Nothing that is mounted here may show up outside.
-    let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
-    rustix::mount::mount_change("/", slave).map_err(at("make a slave mount of", "/"))?;
-    match root {
+/// Puts the root together and returns where it is. `scratch` is a directory with the directories `lower`, `upper` and
+/// `root` for mounts. In a mount namespace of its own, only that sees them; `shared`: its mounts stay peers of the outside's
+/// (`linux.rootfsPropagation`).
+pub(crate) fn prepare(
+    root: &Root,
+    scratch: &Path,
+    entry: Entry,
+    shared: bool,
+) -> Result<PathBuf, Error> {
+    if entry != Entry::Chroot {
+        let kind = if shared {
+            MountPropagationFlags::SHARED
+        } else {
+            // Nothing that is mounted here may show up outside.
+            MountPropagationFlags::DOWNSTREAM
+        };
+        rustix::mount::mount_change("/", kind | MountPropagationFlags::REC)
+            .map_err(at("set the propagation of", "/"))?;
+    }
+    let path = match root {
         Root::Directory(path) => {
+            if shared && entry != Entry::Chroot {
+                make_private(mount_above(path)?)?;
+            }
             rustix::mount::mount_bind_recursive(path, path)
-                .map_err(at("mount the root", path.display()))?;
-            Ok(path.clone())
+                .map_err(at("mount the root (root.path)", path.display()))?;
+            path.clone()
         }
         Root::Layers { lower: Lower::Erofs(device), upper } => {
             let lower = scratch.join("lower");
             disk(device, &lower, "erofs", MountFlags::RDONLY, None)?;
-            lay_over(&lower, upper, scratch)
+            lay_over(&lower, upper, scratch)?
+        }
+    };
+    if shared && entry != Entry::Chroot {
+        // Neither it nor what it is mounted on may be shared for pivot_root(2).
+        make_private(&path)?;
+    }
+    Ok(path)
+}
+
+fn make_private(path: &Path) -> Result<(), Error> {
+    rustix::mount::mount_change(path, MountPropagationFlags::PRIVATE)
+        .map_err(at("make private", path.display()))
+}
+
+/// The mount point that `path` is below, or is itself.
+fn mount_above(path: &Path) -> Result<&Path, Error> {
+    for point in path.ancestors() {
+        let stat = rustix::fs::statx(CWD, point, AtFlags::empty(), StatxFlags::TYPE)
+            .map_err(at("look at", point.display()))?;
+        if stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+            return Ok(point);
         }
     }
+    Ok(Path::new("/"))
+}
+
+/// The mount that is on top at `path`, by its number in this process's mount namespace.
+pub(crate) fn mount_at(path: &Path) -> Result<u64, Error> {
+    rustix::fs::statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID)
+        .map(|stat| stat.stx_mnt_id)
+        .map_err(at("look at", path.display()))
 }
 
 fn lay_over(lower: &Path, upper: &Upper, scratch: &Path) -> Result<PathBuf, Error> {
@@ -169,30 +214,37 @@ pub(crate) enum Entry {
 
 /// The way back from a look into the container's root.
 #[derive(Debug)]
-pub(crate) struct Outside(OwnedFd);
+pub(crate) struct Outside {
+    old: OwnedFd,
+    new: OwnedFd,
+}
 
 impl Outside {
     /// Makes `path` the root of this process for a while.
-    pub(crate) fn look_in(path: &PathBuf) -> Result<Self, Error> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root =
-            rustix::fs::open("/", flags, Mode::empty()).map_err(at("open", "the old root"))?;
-        rustix::process::chdir(path)
+    pub(crate) fn look_in(path: &Path) -> Result<Self, Error> {
+        let open = |path: &Path| {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            rustix::fs::open(path, flags, Mode::empty()).map_err(at("open", path.display()))
+        };
+        let (old, new) = (open(Path::new("/"))?, open(path)?);
+        rustix::process::fchdir(&new)
             .and_then(|()| rustix::process::chroot("."))
             .map_err(at("enter", path.display()))?;
-        Ok(Self(root))
+        Ok(Self { old, new })
     }
 
-    pub(crate) fn go_back(self) -> Result<(), Error> {
-        rustix::process::fchdir(&self.0)
+    /// Goes back and returns the container's root, which this process may not be able to find by its path any more.
+    pub(crate) fn go_back(self) -> Result<OwnedFd, Error> {
+        rustix::process::fchdir(&self.old)
             .and_then(|()| rustix::process::chroot("."))
-            .map_err(at("go back to", "the old root"))
+            .map_err(at("go back to", "the old root"))?;
+        Ok(self.new)
     }
 }
 
-/// Makes `path`, a mount, the root of this process, and lets go of the old one (pivot_root(2), "pivot_root(".", ".")").
-pub(crate) fn enter(path: &Path, entry: Entry) -> Result<(), Error> {
-    rustix::process::chdir(path).map_err(at("enter", path.display()))?;
+/// Makes the directory that this process is in, a mount, its root, and lets go of the old one
+/// (pivot_root(2), "pivot_root(".", ".")").
+pub(crate) fn enter(entry: Entry) -> Result<(), Error> {
     match entry {
         Entry::Pivot => rustix::process::pivot_root(".", ".")
             .and_then(|()| rustix::mount::unmount(".", UnmountFlags::DETACH)),
@@ -201,5 +253,5 @@ pub(crate) fn enter(path: &Path, entry: Entry) -> Result<(), Error> {
             .and_then(|()| rustix::process::chdir("/")),
         Entry::Chroot => rustix::process::chroot("."),
     }
-    .map_err(at("make a root of", path.display()))
+    .map_err(at("make a root of", "root.path"))
 }

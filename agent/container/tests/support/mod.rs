@@ -75,7 +75,7 @@ impl Bundle {
         Self { dir, id, platform, spec: spec(args) }
     }
 
-    /// Sets a property, by its JSON pointer; missing objects on the way are made.
+    /// Sets a property, by a JSON pointer without escapes; missing objects on the way are made.
     pub fn set(mut self, pointer: &str, value: Value) -> Self {
         let mut place = &mut self.spec;
         for name in pointer.split('/').skip(1) {
@@ -92,6 +92,42 @@ impl Bundle {
     pub fn add(mut self, pointer: &str, value: Value) -> Self {
         self.spec.pointer_mut(pointer).unwrap().as_array_mut().unwrap().push(value);
         self
+    }
+
+    /// Adds a mount.
+    pub fn mount(self, destination: &str, kind: &str, source: &str, options: &[&str]) -> Self {
+        self.add(
+            "/mounts",
+            json!({
+                "destination": destination, "type": kind, "source": source, "options": options,
+            }),
+        )
+    }
+
+    /// The namespaces of these types, and no others.
+    pub fn namespaces(self, kinds: &[&str]) -> Self {
+        let kinds: Vec<_> = kinds
+            .iter()
+            .map(|kind| match kind.split_once('=') {
+                Some((kind, path)) => json!({"type": kind, "path": path}),
+                None => json!({"type": kind}),
+            })
+            .collect();
+        self.set("/linux/namespaces", json!(kinds))
+    }
+
+    /// A user namespace of 65536 ids from 100000 on, to which the root file system belongs.
+    pub fn user_namespace(self) -> Self {
+        self.give_root();
+        let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+        self.add("/linux/namespaces", json!({"type": "user"}))
+            .set("/linux/uidMappings", map.clone())
+            .set("/linux/gidMappings", map)
+    }
+
+    pub fn give_root(&self) {
+        let chown = Command::new("chown").args(["-hR", "100000:100000"]).arg(self.root()).status();
+        assert!(chown.unwrap().success());
     }
 
     pub fn root(&self) -> PathBuf {
