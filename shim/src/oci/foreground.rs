@@ -63,7 +63,7 @@ pub(super) fn wait(
 /// The code of the child when it has ended; other children, which were given to this process, are only reaped.
 fn reap(child: Pid) -> io::Result<Option<u8>> {
     loop {
-        match rustix::process::waitpid(None, WaitOptions::NOHANG) {
+        match rustix::process::wait(WaitOptions::NOHANG) {
             Ok(Some((pid, status))) if pid == child => return Ok(Some(code(status))),
             Ok(Some(_)) | Err(Errno::INTR) => {}
             Ok(None) => return Ok(None),
