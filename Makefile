@@ -5,7 +5,8 @@ OUT := target/release
 TARGET := x86_64-unknown-linux-gnu
 # Static: the agent has no libraries in its guest, and the others start with fewer pages of memory.
 STATIC := RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --quiet --locked --target $(TARGET) --target-dir target/static
-PROGRAMS := bulkhead bulkhead-vmm
+# `bulkhead` and `bulkhead-oci` are programs of one package.
+PROGRAMS := bulkhead bulkhead-oci bulkhead-vmm
 PREFIX ?= /usr
 
 # gcc and make: crates that hold C; the kernel's own are named in guest-kernel/build.sh; cpio: the guest's RAM disk;
@@ -23,7 +24,7 @@ install_packages = missing=$$(for p in $(1); do dpkg-query -W -f '$${Status}' $$
 help:
 	@echo 'make demo     install what is missing, build, and run a program of a Debian image in a microVM'
 	@echo 'make test     build and run all tests (those that need /dev/kvm are skipped without it, and say so)'
-	@echo 'make build    leave bulkhead, bulkhead-vmm, vmlinux and the guest agent in $(OUT), ready to run from there'
+	@echo 'make build    leave bulkhead, bulkhead-oci, bulkhead-vmm, vmlinux and the guest agent in $(OUT), ready to run from there'
 	@echo 'make bench    print the figures of the README'
 	@echo 'make install  copy them to $(PREFIX)/bin and $(PREFIX)/lib/bulkhead (DESTDIR, PREFIX)'
 	@echo 'make clean    remove what was built (the kernel stays in its cache)'
@@ -43,7 +44,7 @@ agent: packages
 	@agent/pack-initrd.sh target/static/$(TARGET)/agent/bulkhead-agent $(OUT)/bulkhead-initrd.cpio
 
 programs: packages
-	$(STATIC) --release $(PROGRAMS:%=-p %)
+	$(STATIC) --release -p bulkhead -p bulkhead-vmm $(PROGRAMS:%=--bin %)
 	@mkdir -p $(OUT)
 	@for p in $(PROGRAMS); do cp target/static/$(TARGET)/release/$$p $(OUT)/.$$p.new && mv $(OUT)/.$$p.new $(OUT)/$$p; done
 
@@ -62,7 +63,7 @@ bench: build
 
 install:
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/bulkhead
-	install -m 755 $(OUT)/bulkhead $(DESTDIR)$(PREFIX)/bin/
+	install -m 755 $(OUT)/bulkhead $(OUT)/bulkhead-oci $(DESTDIR)$(PREFIX)/bin/
 	install -m 755 $(OUT)/bulkhead-vmm $(DESTDIR)$(PREFIX)/lib/bulkhead/
 	install -m 644 $(OUT)/vmlinux $(OUT)/bulkhead-initrd.cpio $(DESTDIR)$(PREFIX)/lib/bulkhead/
 

@@ -1,8 +1,6 @@
 //! Isolation by this host's kernel: the engine runs in the caller's process, and nothing of Bulkhead's stays behind but
 //! the container's own first process, a child of the caller.
 
-mod processes;
-
 use std::{
     os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
@@ -207,7 +205,7 @@ impl Sandbox for Host<'_> {
     }
 
     fn processes(&self) -> Result<Vec<ProcessInfo>, SandboxError> {
-        Ok(processes::read(&self.record.processes()?))
+        Ok(self.record.cgroup().map_or(Ok(Vec::new()), |cgroup| cgroup.process_table(true))?)
     }
 
     fn oom_events(&self) -> Result<OomEvents, SandboxError> {
