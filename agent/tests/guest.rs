@@ -194,6 +194,7 @@ fn limits(agent: &mut Agent) {
         (json!({"memory": {"limit": 4096, "checkBeforeUpdate": true}}), "in use"),
         (json!({"cpu": {"realtimeRuntime": 100, "realtimePeriod": 1000}}), "realtimeRuntime"),
         (json!({"network": {"classID": 1}}), "net_cls"),
+        (json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 0}]}), "hugetlb.2MB.max"),
     ] {
         let failure = agent.update("c", resources).unwrap_err();
         assert!(failure.message.contains(named), "{failure}");

@@ -18,8 +18,8 @@ use crate::{
     spec::Resources,
 };
 
-/// What a guest's hierarchy may have; its kernel says so when one is wanted that it does not have.
-const GUEST: &str = "cpu,cpuset,hugetlb,io,memory,misc,pids,rdma";
+/// What a guest's kernel has (`guest-kernel/config/containers.config`).
+const GUEST: &str = "cpu,cpuset,io,memory,pids";
 /// Those that every container of a guest has: who was killed for want of memory, and how many processes there are.
 const BASIC: [&str; 2] = ["memory", "pids"];
 /// How often a group is made anew when somebody removes the one above it in the meantime.
@@ -91,7 +91,7 @@ impl Cgroups {
             setting::of(resources, |controller| self.version(controller))?;
         let place = Place::new(path.filter(|_| !self.guest), id)?;
         let wanted: BTreeSet<&'static str> =
-            list.iter().map(|setting| setting.controller).filter(|name| !name.is_empty()).collect();
+            list.iter().map(|setting| setting.controller).collect();
         let mut cgroup = Cgroup::new(id);
         let mut make = || {
             for hierarchy in &self.hierarchies {
@@ -199,7 +199,9 @@ impl Cgroups {
     /// Gives a guest's groups, all of which are right below the root, what they do not have yet.
     fn enable_in_guest(&self, root: &str, wanted: BTreeSet<&'static str>) -> Result<(), Error> {
         let mut enabled = self.enabled.borrow_mut();
-        let line = plus(wanted.difference(&enabled).copied());
+        let there = |name: &&str| GUEST.split(',').any(|controller| controller == *name);
+        // A limit without its controller is refused later, by name.
+        let line = plus(wanted.difference(&enabled).copied().filter(there));
         if !line.is_empty() {
             let root = Directory::new(Version::V2, "", root.to_owned(), 0);
             root.write("cgroup.subtree_control", &line)
