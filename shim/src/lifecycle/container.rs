@@ -146,7 +146,7 @@ impl Container {
     /// # Errors
     /// [`LifecycleError::NotCreated`]; what execve or a `startContainer` hook says otherwise, and it has stopped then.
     pub fn start(&mut self) -> Result<Vec<String>, LifecycleError> {
-        let _guard = self.lock(Lock::Exclusive)?;
+        let guard = self.lock(Lock::Exclusive)?;
         let pid = match self.now()? {
             (Some(sandbox), Status::Created) => {
                 sandbox.start()?;
@@ -154,6 +154,8 @@ impl Container {
             }
             (_, status) => return Err(LifecycleError::NotCreated(status)),
         };
+        // A hook may want to do something to the container.
+        drop(guard);
         if !self.state.poststart {
             return Ok(Vec::new());
         }

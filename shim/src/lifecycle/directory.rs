@@ -61,16 +61,17 @@ impl Directory {
     pub(super) fn claim(root: &Path, id: &str) -> Result<(Self, Guard), LifecycleError> {
         let path = root.join(id);
         loop {
-            match rustix::fs::mkdir(&path, PRIVATE) {
-                Ok(()) | Err(Errno::EXIST) => {}
+            let new = match rustix::fs::mkdir(&path, PRIVATE) {
+                Ok(()) => true,
+                Err(Errno::EXIST) => false,
                 Err(Errno::NOENT) => {
                     make_all(root).map_err(at("make", root))?;
                     continue;
                 }
                 Err(errno) => return Err(at("make", &path)(errno)),
-            }
+            };
             let Some(directory) = Self::open(root, id)? else { continue };
-            if directory.has(STATE) {
+            if !new && directory.has(STATE) {
                 return Err(LifecycleError::Exists);
             }
             // A reader is through in no time; another maker has its state file in place soon, and this one gives up then.
@@ -78,11 +79,14 @@ impl Directory {
                 Some(guard) if !directory.has(STATE) => guard,
                 _ => return Err(LifecycleError::Exists),
             };
-            if directory.is_linked() {
+            if !directory.is_linked() {
+                continue;
+            }
+            if !new {
                 // Of a `delete` that was killed at its very end.
                 directory.empty()?;
-                return Ok((directory, guard));
             }
+            return Ok((directory, guard));
         }
     }
 

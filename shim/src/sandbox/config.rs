@@ -65,7 +65,8 @@ impl Config {
     /// # Errors
     /// [`ConfigError`].
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        Self::parse(read(path)?, &path.display().to_string())
+        let name = path.file_name().unwrap_or_default();
+        Self::parse(read(path)?, &name.to_string_lossy())
     }
 
     /// Reads a configuration that is called `what` in errors.
@@ -165,7 +166,7 @@ pub(crate) fn typed<'a, T: serde::Deserialize<'a>>(
     let mut json = serde_json::Deserializer::from_str(text);
     let read = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let field = match error.path().to_string() {
-            field if field == "." => String::new(),
+            field if field == "." || field == "?" => String::new(),
             field => format!("{field}: "),
         };
         malformed(what, field, error.inner())

@@ -238,7 +238,7 @@ pub struct Uncommitted(Held);
 
 #[derive(Debug)]
 enum Held {
-    Host(host::Detached),
+    Host(Box<host::Detached>),
     Vm(Spawned),
 }
 

@@ -73,7 +73,7 @@ pub(super) fn create(create: &Create<'_>) -> Result<Created, SandboxError> {
         .detached(create.id, spec, bulkhead_container::Root::Directory(root), gate(create.dir)?)?;
     let record = copy(&detached.record)?;
     let warnings = detached.warnings.clone();
-    let process = Uncommitted(Held::Host(Detached(detached)));
+    let process = Uncommitted(Held::Host(Box::new(Detached(detached))));
     Ok(Created { record: super::Record::Host(record), process, warnings })
 }
 
