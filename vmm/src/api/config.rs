@@ -84,7 +84,7 @@ pub struct Share {
 pub struct ShareEntry {
     /// Its name in the share's directory.
     pub name: String,
-    /// The directory or regular file, with the mounts below it. What the host mounts there later appears too.
+    /// The directory or file, with the mounts below it. What the host mounts there later appears too. No component is a symbolic link.
     pub path: PathBuf,
     /// The host's kernel refuses every change (`EROFS`).
     #[serde(default)]

@@ -17,7 +17,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{CWD, Mode, OFlags},
+    fs::{CWD, Mode, OFlags, ResolveFlags},
     io::Errno,
     thread::UnshareFlags,
 };
@@ -160,19 +160,20 @@ fn shut_in(contents: &Contents<'_>) -> Result<Jail, JailError> {
         root.make_directory(&place).map_err(step("mkdir"))?;
         for entry in &share.entries {
             let access = if entry.read_only { mounts::Access::Read } else { mounts::Access::Write };
-            root.bind(&entry.path, &format!("{place}/{}", entry.name), access).map_err(
-                |source| JailError::Entry {
-                    tag: share.tag.clone(),
-                    path: entry.path.clone(),
-                    source,
-                },
-            )?;
+            // The owner has resolved the path: a link in it was put there since.
+            let resolve = ResolveFlags::NO_SYMLINKS;
+            let place = format!("{place}/{}", entry.name);
+            root.bind(&entry.path, resolve, &place, access).map_err(|source| JailError::Entry {
+                tag: share.tag.clone(),
+                path: entry.path.clone(),
+                source,
+            })?;
         }
         shares.push(place);
     }
     let directory = |path: Option<&Path>, place: &'static str, access| {
         let Some(path) = path else { return Ok(None) };
-        root.bind(path, place, access)
+        root.bind(path, ResolveFlags::empty(), place, access)
             .map_err(|source| JailError::Directory { path: path.to_owned(), source })?;
         Ok(Some(Path::new("/").join(place)))
     };

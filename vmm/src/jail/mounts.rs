@@ -7,7 +7,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, FileType, Mode, StatxFlags},
+    fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags},
     io::Errno,
     mount::{
         FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
@@ -52,12 +52,21 @@ impl Root {
         rustix::fs::mkdirat(&self.0, place, Mode::from_raw_mode(0o755))
     }
 
-    /// Binds `path` of the host, with all that is mounted below it, to the new `place`.
-    pub(super) fn bind(&self, path: &Path, place: &str, access: Access) -> Result<(), Errno> {
+    /// Binds `path` of the host, with all that is mounted below it, to the new `place`. `resolve` says which links may be followed.
+    pub(super) fn bind(
+        &self,
+        path: &Path,
+        resolve: ResolveFlags,
+        place: &str,
+        access: Access,
+    ) -> Result<(), Errno> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let found = rustix::fs::openat2(CWD, path, flags, Mode::empty(), resolve)?;
         let flags = OpenTreeFlags::OPEN_TREE_CLONE
             | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_EMPTY_PATH
             | OpenTreeFlags::AT_RECURSIVE;
-        let tree = rustix::mount::open_tree(CWD, path, flags)?;
+        let tree = rustix::mount::open_tree(found, c"", flags)?;
         let facts = rustix::fs::statx(&tree, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
         if FileType::from_raw_mode(facts.stx_mode.into()) == FileType::Directory {
             self.make_directory(place)?;

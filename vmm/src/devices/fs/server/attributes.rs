@@ -79,20 +79,20 @@ impl Facts {
     }
 }
 
-/// Writes `struct fuse_entry_out`.
+/// Writes `struct fuse_entry_out`. `name` and `attributes`: how long the guest may believe them.
 pub(super) fn write_entry(
     node: u64,
     facts: &Facts,
     number: u64,
-    valid: Duration,
+    (name, attributes): (Duration, Duration),
     answer: &mut Vec<u8>,
 ) {
     answer.u64(node);
     answer.u64(0);
-    answer.u64(valid.as_secs());
-    answer.u64(valid.as_secs());
-    answer.u32(valid.subsec_nanos());
-    answer.u32(valid.subsec_nanos());
+    answer.u64(name.as_secs());
+    answer.u64(attributes.as_secs());
+    answer.u32(name.subsec_nanos());
+    answer.u32(attributes.subsec_nanos());
     facts.write(number, answer);
 }
 

@@ -92,7 +92,7 @@ impl Server {
             Ok(file) => {
                 let named = self.reopen.open_as(&file, OFlags::PATH).map_err(full)?;
                 let (node, facts) = self.nodes.remember(named, Some((&parent, name)), false)?;
-                self.write_entry(&node, &facts, call.answer);
+                self.write_entry(&parent, &node, &facts, call.answer);
                 self.finish_open(&node, Ok(file), call.answer)
             }
             Err(Errno::EXIST) if !exclusive => {
@@ -107,7 +107,7 @@ impl Server {
     /// `FUSE_TMPFILE`: a file without a name in this directory, opened.
     pub(super) fn create_unnamed(&self, call: &mut Call<'_, '_>) -> Result<Outcome, Errno> {
         let (flags, mode, umask) = (call.body.u32()?, call.body.u32()?, call.body.u32()?);
-        let (_, directory) = self.writable_directory(call.header.node)?;
+        let (parent, directory) = self.writable_directory(call.header.node)?;
         let file = {
             let _user = call.identity.assume(call.header.uid, call.header.gid, umask)?;
             let flags = OFlags::from_bits_truncate(flags);
@@ -119,7 +119,7 @@ impl Server {
         };
         let named = self.reopen.open_as(&file, OFlags::PATH).map_err(full)?;
         let (node, facts) = self.nodes.remember(named, None, false)?;
-        self.write_entry(&node, &facts, call.answer);
+        self.write_entry(&parent, &node, &facts, call.answer);
         self.finish_open(&node, Ok(file), call.answer)
     }
 

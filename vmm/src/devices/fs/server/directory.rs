@@ -91,7 +91,7 @@ impl Server {
             _ => Err(Errno::NFILE),
         };
         match found {
-            Ok((node, facts)) => self.write_entry(&node, &facts, answer),
+            Ok((node, facts)) => self.write_entry(parent, &node, &facts, answer),
             Err(_) => write_no_entry(answer),
         }
     }

@@ -99,7 +99,9 @@ impl WithoutSetId {
 
 impl Drop for WithoutSetId {
     fn drop(&mut self) {
-        if let (Some(effective), Ok(mut sets)) = (self.0, rustix::thread::capabilities(None)) {
+        if let Some(effective) = self.0
+            && let Ok(mut sets) = rustix::thread::capabilities(None)
+        {
             sets.effective = effective;
             // What is permitted can be made effective again.
             let _ = rustix::thread::set_capabilities(None, sets);

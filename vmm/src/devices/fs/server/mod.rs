@@ -38,6 +38,9 @@ use super::{
 };
 use crate::devices::virtio::Slices;
 
+/// How long a guest may believe what never changes: the share's root and the names in it.
+const FOREVER: Duration = Duration::from_secs(1 << 20);
+
 /// One request while it is handled.
 pub(super) struct Call<'a, 'm> {
     pub(super) header: Header,
@@ -160,7 +163,7 @@ impl Server {
         let read_only = self.is_read_only(parent, name).ok_or(Errno::NOENT)?;
         let file = open_name(self.nodes.open(parent)?, name)?;
         let (node, facts) = self.nodes.remember(file, Some((parent, name)), read_only)?;
-        self.write_entry(&node, &facts, answer);
+        self.write_entry(parent, &node, &facts, answer);
         Ok(node)
     }
 
@@ -173,8 +176,15 @@ impl Server {
         }
     }
 
-    fn write_entry(&self, node: &Node, facts: &Facts, answer: &mut Vec<u8>) {
-        write_entry(node.id, facts, self.numbers.of(&node.key), self.valid, answer);
+    /// Tells the guest of a node that is an entry of `parent`.
+    fn write_entry(&self, parent: &Node, node: &Node, facts: &Facts, answer: &mut Vec<u8>) {
+        let valid = (self.valid(parent), self.valid);
+        write_entry(node.id, facts, self.numbers.of(&node.key), valid, answer);
+    }
+
+    /// How long the guest may believe the attributes of a node, and of a directory also the names in it.
+    fn valid(&self, node: &Node) -> Duration {
+        if node.id == ROOT { FOREVER } else { self.valid }
     }
 
     fn number(&self, node: &Node) -> u64 {

@@ -39,8 +39,9 @@ impl Server {
             Some(handle) => Facts::of(handle)?,
             None => Facts::of(self.nodes.open(node)?)?,
         };
-        answer.u64(self.valid.as_secs());
-        answer.u32(self.valid.subsec_nanos());
+        let valid = self.valid(node);
+        answer.u64(valid.as_secs());
+        answer.u32(valid.subsec_nanos());
         answer.u32(0);
         facts.write(self.number(node), answer);
         Ok(Outcome::Answer)
