@@ -19,7 +19,7 @@ guest!(
     "3: jmp 3b",
 );
 
-fn kernel() -> Option<PathBuf> {
+pub(crate) fn kernel() -> Option<PathBuf> {
     let given = std::env::var_os("BULKHEAD_KERNEL").map(PathBuf::from);
     let built = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/release/vmlinux"));
     let kernel = given.unwrap_or(built);
@@ -59,17 +59,22 @@ fn member(archive: &mut Vec<u8>, name: &str, mode: u32, device: (u32, u32), data
     archive.resize(archive.len().next_multiple_of(4), 0);
 }
 
+/// An initial RAM disk with this program as the first process.
+pub(crate) fn initrd(program: &[u8]) -> Vec<u8> {
+    let mut archive = Vec::new();
+    member(&mut archive, "dev", 0o040_755, (0, 0), b"");
+    member(&mut archive, "dev/console", 0o020_600, (5, 1), b"");
+    member(&mut archive, "init", 0o100_755, (0, 0), program);
+    member(&mut archive, "TRAILER!!!", 0, (0, 0), b"");
+    archive
+}
+
 #[test]
 fn the_guest_kernel_starts_its_init_on_every_processor() {
     let Some(kernel) = kernel().filter(|_| kvm()) else { return };
     let guest = Guest::new(init());
     let program = fs::read(guest.path("kernel")).unwrap();
-    let mut archive = Vec::new();
-    member(&mut archive, "dev", 0o040_755, (0, 0), b"");
-    member(&mut archive, "dev/console", 0o020_600, (5, 1), b"");
-    member(&mut archive, "init", 0o100_755, (0, 0), &program);
-    member(&mut archive, "TRAILER!!!", 0, (0, 0), b"");
-    fs::write(guest.path("initrd"), archive).unwrap();
+    fs::write(guest.path("initrd"), initrd(&program)).unwrap();
     let mut config = guest.config();
     config.kernel = kernel;
     config.initrd = Some(guest.path("initrd"));

@@ -19,3 +19,5 @@ mod memory;
 mod owner;
 #[cfg(test)]
 mod refusals;
+#[cfg(test)]
+mod shares;
