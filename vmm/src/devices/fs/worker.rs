@@ -2,7 +2,7 @@
 //!
 //! One thread at a time has the lead: it takes requests and answers them itself, one after the other. For a request that may make the
 //! host wait it gives the lead away first, so that only as many slow files as there are threads can hold up the others. The virtual CPUs and
-//! the event loop wait for none of them.
+//! the event loop wait for none of them. While the machine is paused, what was asked before is still answered, each request whole.
 
 use std::{
     io,

@@ -39,7 +39,6 @@ impl Server {
         let handle = self.handles.get(handle, node.id)?;
         let room = call.output.len().saturating_sub(OUT_HEADER);
         let room = room.min(size as usize).min(MAX_ANSWER);
-        let directory = self.nodes.open(&node)?;
         let _reading = handle.reading.lock().unwrap_or_else(PoisonError::into_inner);
         rustix::fs::seek(&*handle, SeekFrom::Start(offset))?;
         let mut buffer = [const { MaybeUninit::uninit() }; BUFFER];
@@ -63,7 +62,7 @@ impl Server {
                 continue;
             }
             if plus {
-                self.tell_beside(&node, &directory, name, call.answer);
+                self.tell_beside(&node, &*handle, name, call.answer);
             }
             let answer = &mut *call.answer;
             answer.u64(self.numbers.beside(&node.key, entry.ino()));
