@@ -13,7 +13,10 @@ use rustix::{
 };
 
 use crate::{
+    affinity::Affinity,
+    capability,
     cgroup::{self, Cgroup, Cgroups},
+    check::check_name,
     child::{Init, InitHooks, Streams, Task},
     container::{Container, Facts, Process},
     error::{Error, at},
@@ -21,11 +24,13 @@ use crate::{
     hooks::State,
     identity::Identity,
     launch::{Launch, Launched, Work},
+    lsm::Label,
     mount::{self, Entry, Mounts, Nodes, Root, RootMount},
     namespace::Namespaces,
-    procfs,
+    personality, procfs,
     program::Program,
     record::Record,
+    rlimit::Limits,
     seccomp::Filter,
     spec::{self, Linux, NamespaceType, Resources, Spec},
     sysctl::Sysctls,
@@ -78,6 +83,16 @@ impl Platform {
     pub fn host(scratch: PathBuf) -> Result<Self, Error> {
         Ok(Self { cgroups: Cgroups::host()?, ..Self::new(scratch)? })
     }
+
+    /// A guest's kernel has no security modules with labels.
+    fn label(&self, process: &spec::Process, warnings: &mut Vec<String>) -> Option<Label> {
+        let label = Label::new(process)?;
+        if self.owns_network {
+            warnings.push(format!("{label} is left out: a guest's kernel has no such labels"));
+            return None;
+        }
+        Some(label)
+    }
 }
 
 /// The standard streams of a new process.
@@ -98,7 +113,7 @@ pub struct Created {
     pub container: Container,
     /// The terminal's master, when it has one.
     pub console: Option<OwnedFd>,
-    /// A line for each limit that had to be left out.
+    /// A line for each property that had to be left out.
     pub warnings: Vec<String>,
 }
 
@@ -109,6 +124,8 @@ pub struct Joined {
     pub process: Process,
     /// The terminal's master.
     pub console: Option<OwnedFd>,
+    /// A line for each property that had to be left out.
+    pub warnings: Vec<String>,
 }
 
 /// Makes one process.
@@ -194,7 +211,9 @@ impl<'a> Builder<'a> {
         let platform = self.platform;
         let namespaces = Namespaces::new(linux)?;
         let filter = linux.seccomp.as_ref().map(Filter::compile).transpose()?;
-        let identity = Identity::new(process, filter.clone(), platform.capabilities)?;
+        let personality = linux.personality.as_ref().map(personality::parse).transpose()?;
+        let mut identity = Identity::new(process, filter.clone(), platform.capabilities)?
+            .with_personality(personality);
         let can_trace = identity.can_trace();
         let no_hooks = spec::Hooks::default();
         let hooks = spec.hooks.as_ref().unwrap_or(&no_hooks);
@@ -212,6 +231,7 @@ impl<'a> Builder<'a> {
             chroot: entry == Entry::Chroot,
             root_mount: None,
             keyring: self.keyring,
+            personality,
             filter,
         };
         let state = self.state.unwrap_or_else(|| State::new(id, "/", spec));
@@ -246,8 +266,14 @@ impl<'a> Builder<'a> {
         descriptors.extend(init.mounts.open_mapped(own_maps)?);
         let program = Program::new(process)?;
         let resources = linux.resources.as_ref();
-        let (cgroup, warnings) =
+        let mut warnings =
+            process.capabilities.as_ref().map(capability::warnings).unwrap_or_default();
+        let label = platform.label(process, &mut warnings);
+        let in_user = namespaces.has(NamespaceType::User);
+        let limits = if in_user { identity.take_limits() } else { Limits::default() };
+        let (cgroup, left_out) =
             make_cgroup(platform, id, linux.cgroups_path.as_deref(), resources)?;
+        warnings.extend(left_out);
         init.mounts.show_groups(mount::groups(cgroup.as_ref()), namespaces.has_cgroup());
         let work = Work {
             streams,
@@ -256,6 +282,8 @@ impl<'a> Builder<'a> {
             program,
             preserved: self.preserved,
             keyring: keyring(id, self.keyring),
+            label,
+            affinity: Affinity::default(),
             descriptors,
         };
         // It waits until it has been put into its groups, while its maker works on.
@@ -265,6 +293,7 @@ impl<'a> Builder<'a> {
             cgroup: cgroup.as_ref(),
             share: share && !enters,
             oom_score_adj: process.oom_score_adj,
+            limits,
             hooks: Some(&run_hooks),
         };
         let launched = launch.init(work, &namespaces).and_then(|launched| {
@@ -339,7 +368,13 @@ impl<'a> Builder<'a> {
         process: &spec::Process,
     ) -> Result<(Joined, bool), Error> {
         let platform = self.platform;
-        let identity = Identity::new(process, facts.filter.clone(), platform.capabilities)?;
+        let mut identity = Identity::new(process, facts.filter.clone(), platform.capabilities)?
+            .with_personality(facts.personality);
+        let in_user = facts.namespaces.contains(ThreadNameSpaceType::USER);
+        let limits = if in_user { identity.take_limits() } else { Limits::default() };
+        let mut warnings =
+            process.capabilities.as_ref().map(capability::warnings).unwrap_or_default();
+        let label = platform.label(process, &mut warnings);
         let can_trace = identity.can_trace();
         let apart = ThreadNameSpaceType::USER | ThreadNameSpaceType::TIME;
         let share =
@@ -360,13 +395,22 @@ impl<'a> Builder<'a> {
             program,
             preserved: self.preserved,
             keyring: keyring(id, facts.keyring),
+            label,
+            affinity: Affinity::new(process.exec_cpu_affinity.as_ref())?,
             descriptors,
         };
-        let launch =
-            Launch { platform, cgroup, share, oom_score_adj: process.oom_score_adj, hooks: None };
+        let launch = Launch {
+            platform,
+            cgroup,
+            share,
+            oom_score_adj: process.oom_score_adj,
+            limits,
+            hooks: None,
+        };
         let launched = launch.exec(work, facts.pid_namespace.then_some(target))?;
-        launched.pending.start()?;
-        Ok((Joined { process: launched.process, console: launched.console }, can_trace))
+        let Launched { process, pending, console } = launched;
+        pending.start()?;
+        Ok((Joined { process, console, warnings }, can_trace))
     }
 }
 
@@ -420,12 +464,9 @@ fn plan(
     platform: &Platform,
     bundle: &str,
 ) -> Result<Init, Error> {
-    let own_uts = |what, value: &Option<String>| match value {
-        Some(name) if !name.is_empty() && !namespaces.has(NamespaceType::Uts) => {
-            Err(Error::invalid(what, name, "it needs a uts namespace in linux.namespaces"))
-        }
-        Some(name) if !name.is_empty() => Ok(Some(name.clone())),
-        _ => Ok(None),
+    let own = |field, name: &Option<String>| {
+        check_name(field, name.as_deref(), &namespaces)?;
+        Ok::<_, Error>(name.clone().filter(|name| !name.is_empty()))
     };
     let mounts = Mounts::new(&spec.mounts, bundle, !namespaces.new_mount())?;
     let propagation = match linux.rootfs_propagation.as_deref() {
@@ -436,8 +477,8 @@ fn plan(
         })?),
     };
     Ok(Init {
-        hostname: own_uts("hostname", &spec.hostname)?,
-        domainname: own_uts("domainname", &spec.domainname)?,
+        hostname: own("hostname", &spec.hostname)?,
+        domainname: own("domainname", &spec.domainname)?,
         sysctls: Sysctls::new(&linux.sysctl, &namespaces, platform.owns_network)?,
         nodes: (!mounts.binds("/dev")).then(|| Nodes::new(&linux.devices)),
         mounts,

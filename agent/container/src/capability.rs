@@ -1,5 +1,7 @@
 //! Capabilities (capabilities(7)): names to sets, and the order in which a process gives them up.
 
+use std::collections::BTreeSet;
+
 use rustix::{
     io::Errno,
     thread::{
@@ -69,29 +71,21 @@ pub(crate) struct Sets {
 }
 
 impl Sets {
-    /// The sets that a specification names, without those that the agent does not have itself (as runc does).
-    /// Without a specification: none.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for a name that no kernel knows.
-    pub(crate) fn new(
-        wanted: Option<&spec::Capabilities>,
-        own: CapabilitySet,
-    ) -> Result<Self, Error> {
+    /// The sets that a specification names, without those that the agent does not have itself and those that have no
+    /// meaning to this kernel (as runc does). Without a specification: none.
+    pub(crate) fn new(wanted: Option<&spec::Capabilities>, own: CapabilitySet) -> Self {
         let set = |names: &dyn Fn(&spec::Capabilities) -> &Vec<String>| {
-            wanted
-                .map_or(Ok(CapabilitySet::empty()), |wanted| parse(names(wanted)))
-                .map(|s| s & own)
+            wanted.map_or(CapabilitySet::empty(), |wanted| parse(names(wanted)) & own)
         };
-        let permitted = set(&|wanted| &wanted.permitted)?;
-        let inheritable = set(&|wanted| &wanted.inheritable)?;
-        Ok(Self {
-            bounding: set(&|wanted| &wanted.bounding)?,
-            effective: set(&|wanted| &wanted.effective)? & permitted,
+        let permitted = set(&|wanted| &wanted.permitted);
+        let inheritable = set(&|wanted| &wanted.inheritable);
+        Self {
+            bounding: set(&|wanted| &wanted.bounding),
+            effective: set(&|wanted| &wanted.effective) & permitted,
             permitted,
             inheritable,
-            ambient: set(&|wanted| &wanted.ambient)? & permitted & inheritable,
-        })
+            ambient: set(&|wanted| &wanted.ambient) & permitted & inheritable,
+        }
     }
 
     /// A process with these sets can read and write the memory of others that it sees.
@@ -140,18 +134,30 @@ impl Sets {
     }
 }
 
-fn parse(names: &[String]) -> Result<CapabilitySet, Error> {
-    names.iter().try_fold(CapabilitySet::empty(), |set, name| {
-        let short = name.strip_prefix("CAP_").unwrap_or(name);
-        match NAMES.iter().position(|known| known.eq_ignore_ascii_case(short)) {
-            Some(bit) => Ok(set | CapabilitySet::from_bits_retain(1 << bit)),
-            None => Err(Error::invalid(
-                "process.capabilities",
-                name,
-                "no capability has this name; CAP_CHOWN is an example of one",
-            )),
-        }
-    })
+/// A line for each name that no kernel knows.
+pub(crate) fn warnings(wanted: &spec::Capabilities) -> Vec<String> {
+    let spec::Capabilities { bounding, effective, inheritable, permitted, ambient } = wanted;
+    let all = [bounding, effective, inheritable, permitted, ambient].into_iter().flatten();
+    let unknown: BTreeSet<_> = all.filter(|name| bit(name).is_none()).collect();
+    unknown
+        .into_iter()
+        .map(|name| {
+            format!("process.capabilities {name:?} is left out: no capability has this name")
+        })
+        .collect()
+}
+
+fn bit(name: &str) -> Option<usize> {
+    let short = name.strip_prefix("CAP_").unwrap_or(name);
+    NAMES.iter().position(|known| known.eq_ignore_ascii_case(short))
+}
+
+fn parse(names: &[String]) -> CapabilitySet {
+    let one = |bit| CapabilitySet::from_bits_retain(1_u64 << bit);
+    names
+        .iter()
+        .filter_map(|name| bit(name))
+        .fold(CapabilitySet::empty(), |set, bit| set | one(bit))
 }
 
 #[cfg(test)]
@@ -164,10 +170,15 @@ mod tests {
 
     #[test]
     fn names_have_the_kernels_numbers() {
-        let set = parse(&names(&["CAP_CHOWN", "SYS_ADMIN", "cap_bpf"]))
-            .unwrap_or_else(|_| parse(&names(&["CAP_CHOWN", "SYS_ADMIN", "CAP_BPF"])).unwrap());
+        let set = parse(&names(&["CAP_CHOWN", "SYS_ADMIN", "CAP_bpf", "CAP_FLY"]));
         assert_eq!(set, CapabilitySet::CHOWN | CapabilitySet::SYS_ADMIN | CapabilitySet::BPF);
-        assert!(parse(&names(&["CAP_FLY"])).is_err());
+        let wanted = spec::Capabilities {
+            bounding: names(&["CAP_FLY", "CAP_KILL"]),
+            effective: names(&["CAP_FLY"]),
+            ..spec::Capabilities::default()
+        };
+        let warnings = warnings(&wanted);
+        assert!(warnings.len() == 1 && warnings[0].contains("CAP_FLY"), "{warnings:?}");
     }
 
     #[test]
@@ -180,12 +191,11 @@ mod tests {
             inheritable: Vec::new(),
             ambient: all,
         };
-        let sets =
-            Sets::new(Some(&wanted), CapabilitySet::KILL | CapabilitySet::SYS_ADMIN).unwrap();
+        let sets = Sets::new(Some(&wanted), CapabilitySet::KILL | CapabilitySet::SYS_ADMIN);
         assert_eq!(sets.bounding, CapabilitySet::KILL);
         assert_eq!(sets.effective, CapabilitySet::KILL);
         assert_eq!(sets.ambient, CapabilitySet::empty());
         assert!(!sets.can_trace() && !sets.can_filter());
-        assert_eq!(Sets::new(None, CapabilitySet::all()).unwrap().bounding, CapabilitySet::empty());
+        assert_eq!(Sets::new(None, CapabilitySet::all()).bounding, CapabilitySet::empty());
     }
 }

@@ -16,11 +16,13 @@ use rustix::{
 };
 
 use crate::{
+    affinity::Affinity,
     clone, descriptors,
     error::{Error, at},
     gate, hooks,
     hooks::State,
     identity::Identity,
+    lsm::Label,
     mount::{self, Entry, Mounts, Nodes, Root},
     namespace::Namespaces,
     program::Program,
@@ -49,6 +51,8 @@ pub(crate) struct Job {
     pub(crate) apart: bool,
     /// A session keyring of this name is made or joined.
     pub(crate) keyring: Option<CString>,
+    pub(crate) label: Option<Label>,
+    pub(crate) affinity: Affinity,
 }
 
 /// Where the standard streams lead.
@@ -126,6 +130,9 @@ pub(crate) unsafe extern "C" fn run(job: *mut c_void) -> ! {
             Err(error) => fail(report, error),
         }
     }
+    if let Err(error) = job.affinity.apply_first() {
+        fail(report, error);
+    }
     if job.hold && !report::wait(report) {
         sys::exit(1);
     }
@@ -201,6 +208,8 @@ impl Job {
             sys::join_session_keyring(name).map_err(at("join", "a session keyring"))?;
         }
         umask(Mode::empty());
+        // Where `/proc` is still the outside's.
+        let label = self.label.as_ref().map(Label::open).transpose()?;
         let console = match &self.task {
             Task::Init(init) => init.steps(&self.streams, &self.identity, report)?,
             Task::Exec { namespaces, target, root } => {
@@ -214,6 +223,10 @@ impl Job {
         self.program.enter_directory(matches!(self.task, Task::Init(_)))?;
         if let Task::Init(init) = &self.task {
             init.seal()?;
+        }
+        self.affinity.apply_last()?;
+        if let Some(label) = label {
+            label.apply()?;
         }
         let (identity, program) = (&self.identity, &mut self.program);
         identity.assume(|| program.resolve(identity.uid().as_raw()))?;

@@ -50,6 +50,8 @@ pub(crate) struct Facts {
     pub(crate) root_mount: Option<RootMount>,
     /// A session keyring of the container's name is joined.
     pub(crate) keyring: bool,
+    #[serde(default)]
+    pub(crate) personality: Option<u32>,
     pub(crate) filter: Option<Filter>,
 }
 

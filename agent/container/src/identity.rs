@@ -13,6 +13,7 @@ use rustix::{
 use crate::{
     capability::Sets,
     error::{Error, at},
+    personality,
     rlimit::Limits,
     scheduling::Scheduling,
     seccomp::Filter,
@@ -34,6 +35,7 @@ pub(crate) struct Identity {
     limits: Limits,
     scheduling: Scheduling,
     filter: Option<Filter>,
+    personality: Option<u32>,
 }
 
 impl Identity {
@@ -56,12 +58,23 @@ impl Identity {
             gid: Gid::from_raw(user.gid),
             groups: user.additional_gids.iter().map(|gid| Gid::from_raw(*gid)).collect(),
             umask: Mode::from_raw_mode(user.umask.unwrap_or(UMASK) & 0o777),
-            capabilities: Sets::new(process.capabilities.as_ref(), own)?,
+            capabilities: Sets::new(process.capabilities.as_ref(), own),
             no_new_privileges: process.no_new_privileges,
             limits: Limits::new(&process.rlimits)?,
             scheduling: Scheduling::new(process)?,
             filter,
+            personality: None,
         })
+    }
+
+    /// The same with an execution domain.
+    pub(crate) fn with_personality(self, personality: Option<u32>) -> Self {
+        Self { personality, ..self }
+    }
+
+    /// The limits, which are then somebody else's to set.
+    pub(crate) fn take_limits(&mut self) -> Limits {
+        std::mem::take(&mut self.limits)
     }
 
     pub(crate) fn uid(&self) -> Uid {
@@ -77,6 +90,9 @@ impl Identity {
     pub(crate) fn assume(&self, last: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
         self.limits.apply()?;
         self.scheduling.apply()?;
+        if let Some(domain) = self.personality {
+            personality::apply(domain)?;
+        }
         let filter_late = self.no_new_privileges || self.capabilities.can_filter();
         if !filter_late {
             self.install_filter()?;

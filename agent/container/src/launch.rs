@@ -8,6 +8,7 @@ use std::{
 use rustix::{process::Pid, thread::ThreadNameSpaceType};
 
 use crate::{
+    affinity::Affinity,
     builder::Platform,
     cgroup::Cgroup,
     child::{self, Job, Streams, Task},
@@ -15,10 +16,12 @@ use crate::{
     container::Process,
     error::{Error, Kind, at},
     identity::Identity,
+    lsm::Label,
     namespace::Namespaces,
     procfs,
     program::Program,
     report::{self, Report},
+    rlimit::Limits,
 };
 
 /// How a process is made.
@@ -28,6 +31,8 @@ pub(crate) struct Launch<'a> {
     /// It shares the agent's memory until it executes its program.
     pub(crate) share: bool,
     pub(crate) oom_score_adj: Option<i32>,
+    /// Limits that the process may not set itself.
+    pub(crate) limits: Limits,
     /// Runs the maker's hooks for the process of this number.
     pub(crate) hooks: Option<&'a dyn Fn(Pid) -> Result<(), Error>>,
 }
@@ -40,6 +45,8 @@ pub(crate) struct Work {
     pub(crate) program: Program,
     pub(crate) preserved: u32,
     pub(crate) keyring: Option<CString>,
+    pub(crate) label: Option<Label>,
+    pub(crate) affinity: Affinity,
     /// What `streams` and `task` name by number.
     pub(crate) descriptors: Vec<OwnedFd>,
 }
@@ -107,7 +114,17 @@ impl Launch<'_> {
         let (report, theirs) = report::pair()?;
         let stack =
             if self.share { Some(Stack::new().map_err(at("make", "a stack"))?) } else { None };
-        let Work { streams, task, identity, program, preserved, keyring, descriptors } = work;
+        let Work {
+            streams,
+            task,
+            identity,
+            program,
+            preserved,
+            keyring,
+            label,
+            affinity,
+            descriptors,
+        } = work;
         let enters = self.cgroup.filter(|cgroup| cgroup.must_enter());
         let hold = namespaces.new_user() || enters.is_some() || namespaces.needs_forerunner();
         let forerun = namespaces.needs_forerunner().then_some(namespaces.flags);
@@ -122,6 +139,8 @@ impl Launch<'_> {
             forerun,
             apart: !self.share,
             keyring,
+            label,
+            affinity,
         };
         let job = OwnedJob(Box::into_raw(Box::new(job)));
         let group = self.cgroup.map(Cgroup::dir).transpose()?.flatten();
@@ -182,6 +201,7 @@ impl Launch<'_> {
                     report::go(report)?;
                 }
                 Report::Ready(console) => {
+                    self.limits.apply_to(process.pid())?;
                     if let Some(score) = self.oom_score_adj {
                         procfs::write(process.pid(), "oom_score_adj", &score.to_string())?;
                     }

@@ -5,6 +5,7 @@
 //! [`Builder::detached`] makes one that outlives its maker, and a [`Record`] by which any process starts, signals, joins and
 //! removes it. The engine uses the system calls of Linux 6.1 and knows nothing of virtual machines or of who asks.
 
+mod affinity;
 mod builder;
 mod capability;
 mod cgroup;
@@ -20,11 +21,14 @@ pub mod hooks;
 mod identity;
 mod idmap;
 mod launch;
+mod lsm;
 mod mount;
 mod namespace;
 mod network;
+mod own_program;
 mod passwd;
 mod path;
+mod personality;
 mod procfs;
 mod program;
 mod record;
@@ -45,5 +49,6 @@ pub use detached::Detached;
 pub use error::{Error, Kind};
 pub use mount::{Lower, Root, Upper};
 pub use network::loopback_up;
+pub use own_program::run_from_read_only;
 pub use record::Record;
 pub use terminal::{Size, resize};

@@ -74,6 +74,12 @@ pub(crate) fn open(path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
     rustix::fs::openat2(CWD, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
 }
 
+/// The working directory is below this process's root (getcwd(2)).
+pub(crate) fn is_inside() -> Result<bool, Errno> {
+    let path = rustix::process::getcwd(Vec::new())?;
+    Ok(path.as_bytes().starts_with(b"/"))
+}
+
 /// The target of a symbolic link; `None` for anything else.
 fn link(dir: BorrowedFd<'_>, name: &str) -> Result<Option<String>, Errno> {
     let stat = rustix::fs::statat(dir, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;

@@ -20,6 +20,8 @@ use crate::{
 
 /// Where a program is looked for when the environment has no `PATH` (execvp(3)).
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
+/// `MAX_ARG_STRLEN`: 32 pages.
+const MAX_STRING: usize = 128 << 10;
 
 /// A program to execute.
 #[derive(Debug)]
@@ -71,7 +73,12 @@ impl Program {
             }
             entered => entered,
         }
-        .map_err(at("enter process.cwd", &self.cwd))
+        .map_err(at("enter process.cwd", &self.cwd))?;
+        // A magic link can lead out of the root (CVE-2024-21626); then there is no path from the root to it.
+        if self.cwd != "/" && !path::is_inside().map_err(at("look at process.cwd", &self.cwd))? {
+            return Err(Error::invalid("process.cwd", &self.cwd, "it is outside of the container"));
+        }
+        Ok(())
     }
 
     /// Finds the program with the identity that executes it.
@@ -146,6 +153,11 @@ impl Program {
             Errno::ACCESS | Errno::NOEXEC | Errno::ISDIR | Errno::PERM | Errno::LOOP => {
                 Error::ProgramNotExecutable { program, why: reason(errno) }
             }
+            Errno::TOOBIG => {
+                let why = "its process.args and process.env are more than the kernel takes: a quarter of the stack's \
+                           limit (RLIMIT_STACK), at most 6 MiB (execve(2))";
+                Error::ProgramNotExecutable { program, why: why.to_owned() }
+            }
             errno => at("execute", program)(errno),
         }
     }
@@ -172,11 +184,24 @@ fn check(path: &str) -> Result<(), Errno> {
 }
 
 fn strings(what: &'static str, values: &[String]) -> Result<Vec<CString>, Error> {
+    let wrong = |at: usize, value: &str, why: String| {
+        let shown: String = value.chars().take(60).collect();
+        Error::invalid(format!("{what}[{at}]"), shown, why)
+    };
     values
         .iter()
-        .map(|value| {
+        .enumerate()
+        .map(|(at, value)| {
+            if value.len() >= MAX_STRING {
+                let why = format!(
+                    "{} bytes are more than the {} that the kernel takes (execve(2))",
+                    value.len(),
+                    MAX_STRING - 1
+                );
+                return Err(wrong(at, value, why));
+            }
             CString::new(value.as_str())
-                .map_err(|_| Error::invalid(what, value, "it holds a zero byte"))
+                .map_err(|_| wrong(at, value, "it holds a zero byte".to_owned()))
         })
         .collect()
 }

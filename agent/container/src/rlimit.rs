@@ -1,6 +1,6 @@
 //! Resource limits (getrlimit(2)).
 
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, prlimit, setrlimit};
 
 use crate::{
     error::{Error, at},
@@ -16,17 +16,22 @@ impl Limits {
     /// [`Error::Invalid`] for a name that Linux does not have, or one that comes twice.
     pub(crate) fn new(wanted: &[spec::Rlimit]) -> Result<Self, Error> {
         let mut limits: Vec<(Resource, &'static str, Rlimit)> = Vec::new();
-        for limit in wanted {
+        for (number, limit) in wanted.iter().enumerate() {
+            let field = |name| format!("process.rlimits[{number}].{name}");
             let Some((name, resource)) = RESOURCES.iter().find(|known| known.0 == limit.kind)
             else {
                 return Err(Error::invalid(
-                    "process.rlimits.type",
+                    field("type"),
                     &limit.kind,
                     "no limit has this name; RLIMIT_NOFILE is an example of one",
                 ));
             };
             if limits.iter().any(|known| known.1 == *name) {
-                return Err(Error::invalid("process.rlimits.type", name, "it is there twice"));
+                return Err(Error::invalid(field("type"), name, "it is there twice"));
+            }
+            if limit.soft > limit.hard {
+                let why = format!("it is more than the hard limit, {}", limit.hard);
+                return Err(Error::invalid(field("soft"), limit.soft, why));
             }
             // All ones is "unlimited" (RLIM_INFINITY).
             let value = |value| (value != u64::MAX).then_some(value);
@@ -37,10 +42,16 @@ impl Limits {
     }
 
     pub(crate) fn apply(&self) -> Result<(), Error> {
-        for (resource, name, limit) in &self.0 {
-            setrlimit(*resource, *limit).map_err(at("set the limit", name))?;
-        }
-        Ok(())
+        self.0.iter().try_for_each(|(resource, name, limit)| {
+            setrlimit(*resource, *limit).map_err(at("set the limit", name))
+        })
+    }
+
+    /// Sets them on another process: one in a user namespace may not raise its own.
+    pub(crate) fn apply_to(&self, process: Pid) -> Result<(), Error> {
+        self.0.iter().try_for_each(|(resource, name, limit)| {
+            prlimit(Some(process), *resource, *limit).map(drop).map_err(at("set the limit", name))
+        })
     }
 }
 
@@ -74,5 +85,9 @@ mod tests {
         assert_eq!(limits.0[0].2, Rlimit { current: Some(3), maximum: None });
         assert!(Limits::new(&[limit("RLIMIT_LUCK")]).is_err());
         assert!(Limits::new(&[limit("RLIMIT_CORE"), limit("RLIMIT_CORE")]).is_err());
+        let mut over = limit("RLIMIT_CORE");
+        over.hard = 2;
+        let error = Limits::new(&[limit("RLIMIT_CPU"), over]).unwrap_err().to_string();
+        assert!(error.starts_with("process.rlimits[1].soft \"3\""), "{error}");
     }
 }

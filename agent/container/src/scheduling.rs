@@ -31,6 +31,10 @@ impl Scheduling {
     /// # Errors
     /// [`Error::Invalid`] for names that Linux does not have.
     pub(crate) fn new(process: &Process) -> Result<Self, Error> {
+        if let Some(priority @ 8..) = process.io_priority.map(|wanted| wanted.priority) {
+            let why = "0 to 7 are the priorities that there are";
+            return Err(Error::invalid("process.ioPriority.priority", priority, why));
+        }
         let io_priority = process.io_priority.map(|priority| {
             let class = match priority.class {
                 IoPriorityClass::RealTime => 1,
@@ -62,6 +66,14 @@ fn attr(scheduler: &Scheduler) -> Result<SchedAttr, Error> {
     let mut flags = 0;
     for name in &scheduler.flags {
         flags |= 1 << position(&FLAGS, name, "process.scheduler.flags")?;
+    }
+    if !(-20..=19).contains(&scheduler.nice) {
+        let why = "-20 to 19 are the values that there are";
+        return Err(Error::invalid("process.scheduler.nice", scheduler.nice, why));
+    }
+    if !(0..=99).contains(&scheduler.priority) {
+        let why = "0 to 99 are the priorities that there are";
+        return Err(Error::invalid("process.scheduler.priority", scheduler.priority, why));
     }
     Ok(SchedAttr {
         policy: position(&POLICIES, &scheduler.policy, "process.scheduler.policy")?,

@@ -171,6 +171,12 @@ pub(crate) fn default_action(signal: i32) -> Result<(), Errno> {
     .map(drop)
 }
 
+/// Sets the execution domain (personality(2)).
+pub(crate) fn personality(domain: u32) -> Result<(), Errno> {
+    // SAFETY: no pointers.
+    unsafe { syscall(libc::SYS_personality, [domain as usize, 0, 0, 0, 0]) }.map(drop)
+}
+
 /// Joins the session keyring of this name, which is made when it does not exist (keyctl(2)). A kernel without keyrings
 /// needs none.
 pub(crate) fn join_session_keyring(name: &CStr) -> Result<(), Errno> {

@@ -5,6 +5,7 @@
 mod bpf;
 mod rule;
 mod syscalls;
+mod syscalls_i386;
 
 use std::collections::BTreeMap;
 
@@ -12,6 +13,7 @@ use bpf::{Jump, MAX_INSTRUCTIONS};
 use libc::sock_filter;
 use rule::Conditional;
 use serde::{Deserialize, Serialize};
+use syscalls::Abi;
 
 use crate::{
     error::{Error, at},
@@ -21,6 +23,30 @@ use crate::{
 
 /// `AUDIT_ARCH_X86_64` (linux/audit.h).
 const ARCH_X86_64: u32 = 0xc000_003e;
+/// `AUDIT_ARCH_I386`.
+const ARCH_I386: u32 = 0x4000_0003;
+/// Architectures that a profile can name without an effect here: no call of theirs can be made on this machine, or, of
+/// x32, which few kernels have, every one fails with `ENOSYS`.
+const OTHERS: [&str; 18] = [
+    "SCMP_ARCH_X32",
+    "SCMP_ARCH_ARM",
+    "SCMP_ARCH_AARCH64",
+    "SCMP_ARCH_MIPS",
+    "SCMP_ARCH_MIPS64",
+    "SCMP_ARCH_MIPS64N32",
+    "SCMP_ARCH_MIPSEL",
+    "SCMP_ARCH_MIPSEL64",
+    "SCMP_ARCH_MIPSEL64N32",
+    "SCMP_ARCH_PPC",
+    "SCMP_ARCH_PPC64",
+    "SCMP_ARCH_PPC64LE",
+    "SCMP_ARCH_S390",
+    "SCMP_ARCH_S390X",
+    "SCMP_ARCH_PARISC",
+    "SCMP_ARCH_PARISC64",
+    "SCMP_ARCH_RISCV64",
+    "SCMP_ARCH_LOONGARCH64",
+];
 /// The bit that marks a call of the x32 ABI (`__X32_SYSCALL_BIT`).
 const X32_BIT: u32 = 0x4000_0000;
 const ENOSYS: u32 = 38;
@@ -41,44 +67,47 @@ struct Outcome {
 }
 
 impl Filter {
-    /// Compiles a profile for 64-bit x86. As with libseccomp: names that are unknown here are left out; calls of other
-    /// architectures kill the thread; calls newer than every one that the profile names fail with `ENOSYS` when the
-    /// default is another error, so that programs fall back to an older call.
+    /// Compiles a profile for 64-bit x86 and, when it names that, for 32-bit programs. As with libseccomp: names that are
+    /// unknown here are left out; calls of other architectures kill the thread; calls newer than every one that the
+    /// profile names fail with `ENOSYS` when the default is another error, so that programs fall back to an older call.
     ///
     /// # Errors
     /// [`Error::Invalid`] when the kernel or this engine has no such filter.
     pub(crate) fn compile(profile: &Seccomp) -> Result<Self, Error> {
-        let default = action(profile.default_action, profile.default_errno_ret)?;
-        let mut outcomes: BTreeMap<u32, Outcome> = BTreeMap::new();
-        let mut newest = None;
-        for rule in &profile.syscalls {
-            let act = action(rule.action, rule.errno_ret)?;
-            let conditions = rule::conditionals(rule, act)?;
-            for name in &rule.names {
-                let Some(number) = syscalls::number(name) else { continue };
-                newest = newest.max(Some(number));
-                if act == default {
-                    continue;
-                }
-                let outcome = outcomes
-                    .entry(number)
-                    .or_insert_with(|| Outcome { conditions: Vec::new(), otherwise: default });
-                if rule.args.is_empty() {
-                    *outcome = Outcome { conditions: Vec::new(), otherwise: act };
-                } else if outcome.otherwise == default {
-                    outcome.conditions.extend(conditions.iter().cloned());
+        let mut with_i386 = false;
+        for (at, name) in profile.architectures.iter().enumerate() {
+            match name.as_str() {
+                "SCMP_ARCH_X86_64" => {}
+                "SCMP_ARCH_X86" => with_i386 = true,
+                name if OTHERS.contains(&name) => {}
+                name => {
+                    let field = format!("linux.seccomp.architectures[{at}]");
+                    return Err(Error::invalid(field, name, "no architecture has this name"));
                 }
             }
         }
-        let unknown = match profile.default_action {
-            Action::Errno => libc::SECCOMP_RET_ERRNO | ENOSYS,
-            _ => default,
+        let native = calls(profile, Abi::X86_64)?;
+        let i386 = if with_i386 { Some(calls(profile, Abi::I386)?) } else { None };
+        let kill = bpf::ret(libc::SECCOMP_RET_KILL_THREAD);
+        let otherwise = match i386 {
+            Some(calls) => {
+                let mut code = vec![bpf::jump(Jump::Equal, ARCH_I386, 1, 0), kill];
+                code.push(bpf::load(bpf::NUMBER));
+                code.extend(calls);
+                code
+            }
+            None => vec![kill],
         };
-        let mut program = prologue();
-        program.extend(tree(&match newest {
-            Some(newest) => ranges(&outcomes, default, newest, unknown),
-            None => vec![(0, Outcome { conditions: Vec::new(), otherwise: default })],
-        }));
+        let skip = u32::try_from(1 + X32.len() + native.len()).unwrap_or(u32::MAX);
+        let mut program = vec![
+            bpf::load(bpf::ARCH),
+            bpf::jump(Jump::Equal, ARCH_X86_64, 1, 0),
+            bpf::skip(skip),
+            bpf::load(bpf::NUMBER),
+        ];
+        program.extend(X32.iter().map(|make| make()));
+        program.extend(native);
+        program.extend(otherwise);
         if program.len() > MAX_INSTRUCTIONS {
             return Err(Error::invalid(
                 "linux.seccomp of this many instructions",
@@ -135,15 +164,44 @@ fn flags(flags: &[Flag]) -> Result<libc::c_ulong, Error> {
     Ok(bits)
 }
 
-fn prologue() -> Vec<sock_filter> {
-    vec![
-        bpf::load(bpf::ARCH),
-        bpf::jump(Jump::Equal, ARCH_X86_64, 1, 0),
-        bpf::ret(libc::SECCOMP_RET_KILL_THREAD),
-        bpf::load(bpf::NUMBER),
-        bpf::jump(Jump::GreaterOrEqual, X32_BIT, 0, 1),
-        bpf::ret(libc::SECCOMP_RET_ERRNO | ENOSYS),
-    ]
+/// Calls of the x32 ABI fail as if the kernel did not have it.
+const X32: [fn() -> sock_filter; 2] = [
+    || bpf::jump(Jump::GreaterOrEqual, X32_BIT, 0, 1),
+    || bpf::ret(libc::SECCOMP_RET_ERRNO | ENOSYS),
+];
+
+/// Instructions that decide by the number of a call, which they find loaded.
+fn calls(profile: &Seccomp, abi: Abi) -> Result<Vec<sock_filter>, Error> {
+    let default = action(profile.default_action, profile.default_errno_ret)?;
+    let mut outcomes: BTreeMap<u32, Outcome> = BTreeMap::new();
+    let mut newest = None;
+    for rule in &profile.syscalls {
+        let act = action(rule.action, rule.errno_ret)?;
+        let conditions = rule::conditionals(rule, act)?;
+        for name in &rule.names {
+            let Some(number) = syscalls::number(abi, name) else { continue };
+            newest = newest.max(Some(number));
+            if act == default {
+                continue;
+            }
+            let outcome = outcomes
+                .entry(number)
+                .or_insert_with(|| Outcome { conditions: Vec::new(), otherwise: default });
+            if rule.args.is_empty() {
+                *outcome = Outcome { conditions: Vec::new(), otherwise: act };
+            } else if outcome.otherwise == default {
+                outcome.conditions.extend(conditions.iter().cloned());
+            }
+        }
+    }
+    let unknown = match profile.default_action {
+        Action::Errno => libc::SECCOMP_RET_ERRNO | ENOSYS,
+        _ => default,
+    };
+    Ok(tree(&match newest {
+        Some(newest) => ranges(&outcomes, default, newest, unknown),
+        None => vec![(0, Outcome { conditions: Vec::new(), otherwise: default })],
+    }))
 }
 
 /// The outcomes as ranges that begin at a number and end before the next one; neighbours differ.

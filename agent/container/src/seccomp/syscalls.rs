@@ -1,9 +1,22 @@
 //! Names and numbers of Linux's system calls on x86-64 (`arch/x86/entry/syscalls/syscall_64.tbl`), sorted by name.
 
-/// The number of a system call; `None` for a name that this table does not know.
-pub(crate) fn number(name: &str) -> Option<u32> {
-    let at = TABLE.binary_search_by_key(&name, |entry| entry.0).ok()?;
-    TABLE.get(at).map(|entry| u32::from(entry.1))
+use super::syscalls_i386;
+
+/// An architecture whose calls a 64-bit x86 kernel takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Abi {
+    X86_64,
+    I386,
+}
+
+/// The number of a system call; `None` for a name that the architecture does not have.
+pub(super) fn number(abi: Abi, name: &str) -> Option<u32> {
+    let table = match abi {
+        Abi::X86_64 => TABLE,
+        Abi::I386 => syscalls_i386::TABLE,
+    };
+    let at = table.binary_search_by_key(&name, |entry| entry.0).ok()?;
+    table.get(at).map(|entry| u32::from(entry.1))
 }
 
 #[rustfmt::skip]
@@ -87,11 +100,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_is_sorted_and_right() {
-        assert!(TABLE.is_sorted_by_key(|entry| entry.0));
+    fn the_tables_are_sorted_and_right() {
+        for table in [TABLE, syscalls_i386::TABLE] {
+            assert!(table.is_sorted_by_key(|entry| entry.0));
+        }
+        let number = |name| number(Abi::X86_64, name);
         assert_eq!(number("read"), Some(0));
         assert_eq!(number("execve"), u32::try_from(libc::SYS_execve).ok());
         assert_eq!(number("clone3"), u32::try_from(libc::SYS_clone3).ok());
         assert_eq!(number("no_such_call"), None);
+        for (name, expected) in [("read", 3), ("execve", 11), ("clone3", 435), ("socketcall", 102)]
+        {
+            assert_eq!(super::number(Abi::I386, name), Some(expected), "{name}");
+        }
     }
 }

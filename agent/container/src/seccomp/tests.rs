@@ -32,7 +32,11 @@ fn compile(json: &str) -> Filter {
 }
 
 fn call(filter: &Filter, name: &str, args: [u64; 6]) -> u32 {
-    run(filter, ARCH_X86_64, syscalls::number(name).unwrap(), args)
+    run(filter, ARCH_X86_64, native(name).unwrap(), args)
+}
+
+fn native(name: &str) -> Option<u32> {
+    syscalls::number(Abi::X86_64, name)
 }
 
 const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
@@ -46,13 +50,13 @@ fn every_number_has_the_outcome_of_its_rule() {
             {"names": ["mount"], "action": "SCMP_ACT_KILL_PROCESS"},
             {"names": ["ptrace"], "action": "SCMP_ACT_ERRNO", "errnoRet": 13}]}"#,
     );
-    let clone3 = syscalls::number("clone3").unwrap();
-    let named = ["read", "write", "close", "clone3", "futex"].map(syscalls::number);
+    let clone3 = native("clone3").unwrap();
+    let named = ["read", "write", "close", "clone3", "futex"].map(native);
     for number in 0..600 {
         let expected = match number {
             n if named.contains(&Some(n)) => ALLOW,
-            n if Some(n) == syscalls::number("mount") => libc::SECCOMP_RET_KILL_PROCESS,
-            n if Some(n) == syscalls::number("ptrace") => libc::SECCOMP_RET_ERRNO | 13,
+            n if Some(n) == native("mount") => libc::SECCOMP_RET_KILL_PROCESS,
+            n if Some(n) == native("ptrace") => libc::SECCOMP_RET_ERRNO | 13,
             n if n > clone3 => libc::SECCOMP_RET_ERRNO | ENOSYS,
             _ => EPERM,
         };
@@ -116,7 +120,7 @@ fn a_big_profile_has_a_short_path() {
     let by_number = |wanted: u32| {
         ["read", "open", "stat", "lstat", "lseek", "mprotect", "brk"]
             .iter()
-            .find(|name| syscalls::number(name) == Some(wanted))
+            .find(|name| native(name) == Some(wanted))
     };
     let named: Vec<_> = names.iter().filter_map(|n| by_number(*n)).collect();
     let conditional = r#"{"names": ["read", "open"], "action": "SCMP_ACT_TRAP", "args": [{"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}]}"#;
@@ -132,7 +136,7 @@ fn a_big_profile_has_a_short_path() {
     let outcomes: BTreeMap<_, _> = (0..2000)
         .map(|n| (n, Outcome { conditions: Vec::new(), otherwise: libc::SECCOMP_RET_ERRNO | n }))
         .collect();
-    let mut program = prologue();
+    let mut program = vec![bpf::load(bpf::NUMBER)];
     program.extend(tree(&ranges(&outcomes, ALLOW, 1999, ALLOW)));
     let wide = Filter { program, flags: 0 };
     for number in [0, 1, 254, 255, 256, 1000, 1023, 1024, 1999] {
@@ -150,5 +154,26 @@ fn what_cannot_be_is_refused() {
     ] {
         let profile = serde_json::from_str(json).unwrap();
         assert!(matches!(Filter::compile(&profile), Err(Error::Invalid { .. })));
+    }
+}
+
+#[test]
+fn programs_of_32_bits_have_numbers_of_their_own() {
+    let json = |architectures: &str| {
+        format!(
+            r#"{{"defaultAction": "SCMP_ACT_ERRNO", "architectures": [{architectures}],
+                "syscalls": [{{"names": ["read", "socketcall", "futex"], "action": "SCMP_ACT_ALLOW"}}]}}"#
+        )
+    };
+    let both = compile(&json(r#""SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32""#));
+    let native = compile(&json(r#""SCMP_ARCH_X86_64""#));
+    let i386 = |filter, number| run(filter, ARCH_I386, number, [0; 6]);
+    // read, socketcall, write.
+    assert_eq!([3, 102, 4].map(|number| i386(&both, number)), [ALLOW, ALLOW, EPERM]);
+    assert_eq!(i386(&native, 3), libc::SECCOMP_RET_KILL_THREAD);
+    for filter in [&both, &native] {
+        assert_eq!(call(filter, "read", [0; 6]), ALLOW);
+        assert_eq!(call(filter, "write", [0; 6]), EPERM);
+        assert_eq!(run(filter, 0xc000_00b7, 0, [0; 6]), libc::SECCOMP_RET_KILL_THREAD);
     }
 }
