@@ -352,13 +352,13 @@ impl<'a> Monitor<'a> {
             Message::Exited(exited) if exited.target == self.target() => {
                 if !matches!(self.phase, Phase::Ending(_)) {
                     let oom_killed = self.oom_killed || exited.oom_killed;
-                    self.end(exited.status, oom_killed);
+                    self.end(exited.status, exited.written, oom_killed);
                 }
                 Ok(())
             }
             Message::Exited(exited) => {
                 if let Some(name) = exited.target.exec {
-                    self.execs.exited(&name, exited.status);
+                    self.execs.exited(&name, exited.status, exited.written);
                     self.step_exec(&name);
                 }
                 Ok(())
@@ -423,9 +423,9 @@ impl<'a> Monitor<'a> {
                 let input = stream.try_clone().and_then(|stream| {
                     if self.stdio().stdin { self.relays.input(stream) } else { Ok(()) }
                 });
-                input.and_then(|()| self.relays.output(stream, rustix::stdio::stdout()))
+                input.and_then(|()| self.relays.output(0, stream, rustix::stdio::stdout()))
             }
-            ERROR => self.relays.output(stream, rustix::stdio::stderr()),
+            ERROR => self.relays.output(1, stream, rustix::stdio::stderr()),
             _ => {
                 if let Some(name) = self.execs.stream(token, stream) {
                     self.step_exec(&name);
@@ -484,18 +484,18 @@ impl<'a> Monitor<'a> {
     }
 
     /// The program has ended.
-    fn end(&mut self, status: ExitStatus, oom_killed: bool) {
+    fn end(&mut self, status: ExitStatus, written: [u64; 2], oom_killed: bool) {
         self.timeline.pass(Step::Ended);
         self.write_timeline();
         let ended = Ended { status, oom_killed };
         place::write(&self.plan.directory, ENDED, &ended);
-        self.phase = Phase::Ending(Ending::new(status));
+        self.phase = Phase::Ending(Ending::new(status, written));
     }
 
     /// Ends what is left.
     fn finish(&mut self) {
         for client in self.execs.take_all() {
-            let lost = Answer::Exited(ExitStatus::Signal(9));
+            let lost = Answer::Exited { status: ExitStatus::Signal(9), written: [u64::MAX; 2] };
             self.answer(client, &lost);
         }
         if let Err(error) = std::fs::remove_file(self.plan.directory.join(super::message::SOCKET)) {

@@ -20,6 +20,7 @@ const SYNC: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Ending {
     status: ExitStatus,
+    written: [u64; 2],
     stage: Stage,
     next: Instant,
 }
@@ -35,8 +36,8 @@ enum Stage {
 }
 
 impl Ending {
-    pub(super) fn new(status: ExitStatus) -> Self {
-        Self { status, stage: Stage::Draining, next: Instant::now() + LOOK }
+    pub(super) fn new(status: ExitStatus, written: [u64; 2]) -> Self {
+        Self { status, written, stage: Stage::Draining, next: Instant::now() + LOOK }
     }
 
     pub(super) fn wake_at(&self) -> Instant {
@@ -59,9 +60,9 @@ impl Ending {
 impl Monitor<'_> {
     /// Takes the end a step further. The exit code once it is over.
     pub(super) fn ended(&mut self) -> Result<Option<u8>, Fault> {
-        let drained = self.relays.drained(DRAIN);
         let alive = self.guest.is_connected();
         let Phase::Ending(ending) = &mut self.phase else { return Ok(None) };
+        let drained = self.relays.drained(ending.written, DRAIN);
         let now = Instant::now();
         match ending.stage {
             Stage::Draining if !drained => {

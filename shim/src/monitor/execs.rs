@@ -24,7 +24,7 @@ pub(super) struct Exec {
     streams: [Option<(Token, Option<UnixStream>)>; 2],
     started: bool,
     told: bool,
-    exited: Option<ExitStatus>,
+    exited: Option<(ExitStatus, [u64; 2])>,
 }
 
 /// What is to be done for a process.
@@ -32,8 +32,8 @@ pub(super) struct Exec {
 pub(super) enum Step {
     /// Tell its client that it runs, with its streams.
     Started(ClientId, Vec<UnixStream>),
-    /// Tell its client that it ended.
-    Exited(ClientId, ExitStatus),
+    /// Tell its client that it ended, and how much it had written.
+    Exited(ClientId, ExitStatus, [u64; 2]),
     /// Nothing yet.
     Wait,
 }
@@ -77,9 +77,9 @@ impl Execs {
     }
 
     /// It ended.
-    pub(super) fn exited(&mut self, name: &str, status: ExitStatus) {
+    pub(super) fn exited(&mut self, name: &str, status: ExitStatus, written: [u64; 2]) {
         if let Some(exec) = self.execs.get_mut(name) {
-            exec.exited = Some(status);
+            exec.exited = Some((status, written));
         }
     }
 
@@ -93,10 +93,10 @@ impl Execs {
             return Step::Started(exec.client, streams.collect());
         }
         match exec.exited {
-            Some(status) if exec.told => {
+            Some((status, written)) if exec.told => {
                 let client = exec.client;
                 self.execs.remove(name);
-                Step::Exited(client, status)
+                Step::Exited(client, status, written)
             }
             _ => Step::Wait,
         }
@@ -123,14 +123,14 @@ mod tests {
         let (name, stdio) = execs.add(7, [true; 3], false);
         let (main, error) = (stdio.main.unwrap(), stdio.stderr.unwrap());
         execs.started(&name);
-        execs.exited(&name, ExitStatus::Code(3));
+        execs.exited(&name, ExitStatus::Code(3), [1, 2]);
         let stream = || UnixStream::pair().unwrap().0;
         assert_eq!(execs.stream(main, stream()).as_ref(), Some(&name));
         assert!(matches!(execs.step(&name), Step::Wait));
         assert_eq!(execs.stream(error + 1, stream()), None);
         assert_eq!(execs.stream(error, stream()).as_ref(), Some(&name));
         assert!(matches!(execs.step(&name), Step::Started(7, streams) if streams.len() == 2));
-        assert!(matches!(execs.step(&name), Step::Exited(7, ExitStatus::Code(3))));
+        assert!(matches!(execs.step(&name), Step::Exited(7, ExitStatus::Code(3), [1, 2])));
         assert!(matches!(execs.step(&name), Step::Wait));
     }
 

@@ -16,7 +16,10 @@ use std::{
 use bulkhead_vmm::api::{ClientError, FromVmm, Messages, RequestKind, VmConfig, Vmm};
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::fault::{Fault, printable, to};
+use super::{
+    fault::{Fault, printable, to},
+    signals,
+};
 
 /// Messages that wait to be handled; the VMM waits with more.
 const WAITING: usize = 16;
@@ -46,7 +49,8 @@ impl Machine {
     pub(super) fn start(program: &Path, config: &VmConfig, log: PathBuf) -> Result<Self, Fault> {
         let file = File::options().create(true).append(true).open(&log);
         let file = file.map_err(to(format!("make {}", log.display())))?;
-        let (vmm, messages) = Vmm::spawn(program, config, Stdio::null(), file.into())?;
+        let (vmm, messages) =
+            signals::with_none_blocked(|| Vmm::spawn(program, config, Stdio::null(), file.into()))?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(to("make an eventfd"))?;
         let wake = Arc::new(wake);

@@ -68,7 +68,12 @@ pub(crate) enum Answer {
     /// The process of an exec runs; its main stream and its standard error, as far as wanted, come with this as descriptors.
     Started,
     /// The process of an exec ended.
-    Exited(ExitStatus),
+    Exited {
+        /// How.
+        status: ExitStatus,
+        /// Bytes that it had written to its main stream and its standard error.
+        written: [u64; 2],
+    },
     /// The memory limit killed a process.
     Oom,
 }

@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::{
     fault::{Fault, to},
     plan::Plan,
+    signals,
 };
 use crate::sandbox::vm::{Identity, RECORD, Record, rewrite::Network};
 
@@ -58,7 +59,7 @@ impl Place {
             (&plan.hooks.create_runtime, "createRuntime"),
             (&plan.hooks.create_container, "createContainer"),
         ] {
-            hooks::run(hooks, &state, which).map_err(refused)?;
+            signals::with_none_blocked(|| hooks::run(hooks, &state, which)).map_err(refused)?;
         }
         Ok(())
     }
@@ -69,10 +70,12 @@ impl Place {
         let Some(group) = &self.cgroup else { return };
         let now = own_groups();
         for place in group.places() {
+            // The unified hierarchy's line names none.
+            let names = if place.version == Version::V2 { "" } else { place.controllers };
+            let same =
+                |other: &str| names.split(',').all(|name| other.split(',').any(|one| one == name));
             let path = |list: &[(String, String)]| {
-                list.iter()
-                    .find(|(names, _)| names == place.controllers)
-                    .map(|(_, path)| path.clone())
+                list.iter().find(|(other, _)| same(other)).map(|(_, path)| path.clone())
             };
             let (Some(now), Some(before)) = (path(&now), path(&self.before)) else { return };
             let Some(mount) = place.path.strip_suffix(&now) else { return };

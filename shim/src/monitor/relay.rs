@@ -39,7 +39,11 @@ pub(crate) struct Relays {
 /// What is known of one that copies the guest's bytes.
 #[derive(Debug, Default)]
 struct Output {
+    /// Which of the process's streams it is.
+    stream: usize,
     ended: AtomicBool,
+    /// Bytes that have gone on.
+    copied: AtomicU64,
     /// It waits for this process's side.
     writes: AtomicBool,
     /// When it last got something (`CLOCK_MONOTONIC`, nanoseconds).
@@ -73,25 +77,32 @@ impl Relays {
     pub(crate) fn input(&self, stream: UnixStream) -> io::Result<()> {
         spawn("input", move || {
             // Either side may end first; in both cases no more input comes.
-            copy(rustix::stdio::stdin(), stream.as_fd(), |_| {});
+            copy(rustix::stdio::stdin(), stream.as_fd(), |_, _| {});
             let _ = stream.shutdown(Shutdown::Write);
         })
     }
 
-    /// Copies `stream` to `to`, which stays open as long as this process, until it ends. When nobody takes more, that
-    /// half is closed, so that the guest's program learns of it.
-    pub(crate) fn output(&mut self, stream: UnixStream, to: BorrowedFd<'static>) -> io::Result<()> {
-        let output = Arc::new(Output::default());
+    /// Copies `stream`, the process's main one (0) or its standard error (1), to `to`, which stays open as long as this
+    /// process, until it ends. When nobody takes more, that half is closed, so that the guest's program learns of it.
+    pub(crate) fn output(
+        &mut self,
+        which: usize,
+        stream: UnixStream,
+        to: BorrowedFd<'static>,
+    ) -> io::Result<()> {
+        let output = Arc::new(Output { stream: which, ..Output::default() });
         output.last.store(timeline::now(), Ordering::Relaxed);
         self.outputs.push(Arc::clone(&output));
         let (wake, first) = (Arc::clone(&self.wake), Arc::clone(&self.first));
         spawn("output", move || {
-            copy(stream.as_fd(), to, |writes| {
+            copy(stream.as_fd(), to, |writes, length| {
                 output.writes.store(writes, Ordering::Relaxed);
-                if writes {
+                if !writes {
+                    output.copied.fetch_add(length, Ordering::Release);
+                } else {
                     let now = timeline::now();
                     output.last.store(now, Ordering::Relaxed);
-                    // It is too late to count only for the second one.
+                    // Only the first time counts.
                     let _ = first.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
                 }
             });
@@ -101,12 +112,15 @@ impl Relays {
         })
     }
 
-    /// Whether every byte has gone on: all outputs have ended, or the guest has sent nothing for `quiet` while they only waited for it.
-    pub(crate) fn drained(&self, quiet: Duration) -> bool {
+    /// Whether all that the process has `written` to its streams has gone on, or those have ended, or the guest has sent
+    /// nothing for `quiet` while they only waited for it.
+    pub(crate) fn drained(&self, written: [u64; 2], quiet: Duration) -> bool {
         let quiet = u64::try_from(quiet.as_nanos()).unwrap_or(u64::MAX);
         let now = timeline::now();
         self.outputs.iter().all(|output| {
+            let wanted = written.get(output.stream).copied().unwrap_or_default();
             output.ended.load(Ordering::Acquire)
+                || output.copied.load(Ordering::Acquire) >= wanted
                 || !output.writes.load(Ordering::Relaxed)
                     && now.saturating_sub(output.last.load(Ordering::Relaxed)) > quiet
         })
@@ -117,8 +131,8 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
     thread::Builder::new().name(name.into()).stack_size(STACK).spawn(body).map(drop)
 }
 
-/// Copies until either side ends; `writing` is told before (true) and after each chunk is written.
-fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, mut writing: impl FnMut(bool)) {
+/// Copies until either side ends; `writing` is told before (true) and after each chunk of so many bytes is written.
+fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, mut writing: impl FnMut(bool, u64)) {
     let mut chunk = vec![0; CHUNK];
     loop {
         let length = match rustix::io::read(from, &mut chunk) {
@@ -128,7 +142,7 @@ fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, mut writing: impl FnMut(bool))
             // A terminal without its other side says EIO.
             Err(_) => return,
         };
-        writing(true);
+        writing(true, length as u64);
         let mut rest = chunk.get(..length).unwrap_or_default();
         while !rest.is_empty() {
             match rustix::io::write(to, rest) {
@@ -137,7 +151,7 @@ fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, mut writing: impl FnMut(bool))
                 Err(_) => return,
             }
         }
-        writing(false);
+        writing(false, length as u64);
     }
 }
 
@@ -178,8 +192,8 @@ mod tests {
         unsafe { BorrowedFd::borrow_raw(number) }
     }
 
-    fn until(relays: &Relays, quiet: Duration) {
-        while !relays.drained(quiet) {
+    fn until(relays: &Relays, written: u64, quiet: Duration) {
+        while !relays.drained([written; 2], quiet) {
             thread::sleep(Duration::from_millis(1));
         }
     }
@@ -189,14 +203,14 @@ mod tests {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let (mut sink, out) = UnixStream::pair().unwrap();
         let mut relays = Relays::new().unwrap();
-        relays.output(ours, forever(out)).unwrap();
+        relays.output(0, ours, forever(out)).unwrap();
         let data = vec![7; 1 << 20];
         let sent = data.clone();
         let writer = thread::spawn(move || theirs.write_all(&sent).unwrap());
         let mut got = vec![0; data.len()];
         sink.read_exact(&mut got).unwrap();
         writer.join().unwrap();
-        until(&relays, Duration::MAX);
+        until(&relays, data.len() as u64, Duration::MAX);
         assert!(got == data && relays.first_output().is_some());
     }
 
@@ -204,9 +218,9 @@ mod tests {
     fn a_stream_that_stays_open_is_drained_when_it_is_quiet() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let mut relays = Relays::new().unwrap();
-        relays.output(ours, forever(File::create("/dev/null").unwrap())).unwrap();
-        assert!(!relays.drained(Duration::from_secs(3600)));
-        until(&relays, Duration::from_millis(5));
+        relays.output(0, ours, forever(File::create("/dev/null").unwrap())).unwrap();
+        assert!(!relays.drained([1; 2], Duration::from_secs(3600)));
+        until(&relays, u64::MAX, Duration::from_millis(5));
     }
 
     #[test]
@@ -214,10 +228,10 @@ mod tests {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let mut relays = Relays::new().unwrap();
         relays
-            .output(ours, forever(File::options().write(true).open("/dev/full").unwrap()))
+            .output(0, ours, forever(File::options().write(true).open("/dev/full").unwrap()))
             .unwrap();
         theirs.write_all(b"x").unwrap();
-        until(&relays, Duration::MAX);
+        until(&relays, u64::MAX, Duration::MAX);
         assert_eq!(theirs.write(b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 
@@ -227,7 +241,7 @@ mod tests {
         let (mut sink, out) = UnixStream::pair().unwrap();
         out.set_nonblocking(true).unwrap();
         let mut relays = Relays::new().unwrap();
-        relays.output(ours, forever(out)).unwrap();
+        relays.output(0, ours, forever(out)).unwrap();
         let writer = thread::spawn(move || theirs.write_all(&vec![1; 2 << 20]).unwrap());
         thread::sleep(Duration::from_millis(20));
         let mut got = vec![0; 2 << 20];

@@ -209,7 +209,9 @@ impl Monitor<'_> {
                         self.kill_exec(name);
                     }
                 }
-                Step::Exited(id, status) => self.answer(id, &Answer::Exited(status)),
+                Step::Exited(id, status, written) => {
+                    self.answer(id, &Answer::Exited { status, written });
+                }
             }
         }
     }

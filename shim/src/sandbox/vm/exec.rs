@@ -29,10 +29,10 @@ use crate::monitor::{
     signals, terminal,
 };
 
-/// After the process's end, how long its output may be silent until it is complete although somebody holds it open.
-const QUIET: Duration = Duration::from_secs(1);
-/// How often that is looked at.
-const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+/// After the process's end, how long the guest may send nothing of what the process wrote.
+const QUIET: Duration = Duration::from_secs(30);
+/// How often it is looked whether all of that has come.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
 
 /// Which of the standard streams are joined to the process's.
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +69,7 @@ pub(super) fn exec(mut client: Client, process: &Value) -> Result<Spawned, Sandb
     let streams = client.take_fds();
     let keep = process::numbers(streams.iter().map(AsFd::as_fd).chain([client.socket()]));
     let pid = process::fork(slave, &keep, move || {
-        let mut proxy = Proxy { client, wanted, code: None };
+        let mut proxy = Proxy { client, wanted, ended: None };
         proxy.run(streams).unwrap_or(LOST)
     })
     .map_err(failed("make the process's proxy"))?;
@@ -89,7 +89,8 @@ impl Wanted {
 struct Proxy {
     client: Client,
     wanted: Wanted,
-    code: Option<u8>,
+    /// The exit code, and what was written by then.
+    ended: Option<(u8, [u64; 2])>,
 }
 
 impl Proxy {
@@ -101,17 +102,18 @@ impl Proxy {
             if self.wanted.stdin {
                 relays.input(main.try_clone()?)?;
             }
-            relays.output(main, rustix::stdio::stdout())?;
+            relays.output(0, main, rustix::stdio::stdout())?;
         }
         if let Some(error) = self.wanted.stderr.then(|| streams.next()).flatten() {
-            relays.output(error, rustix::stdio::stderr())?;
+            relays.output(1, error, rustix::stdio::stderr())?;
         }
         let signals = signals::descriptor()?;
         loop {
-            if let Some(code) = self.code.filter(|_| relays.drained(QUIET)) {
-                return Ok(code);
+            match self.ended {
+                Some((code, written)) if relays.drained(written, QUIET) => return Ok(code),
+                _ => {}
             }
-            let ended = self.code.is_some();
+            let ended = self.ended.is_some();
             let mut sources = [
                 PollFd::from_borrowed_fd(relays.wake(), PollFlags::IN),
                 PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
@@ -149,10 +151,12 @@ impl Proxy {
 
     fn hear(&mut self) {
         match self.client.answer() {
-            Ok(Answer::Exited(status)) => self.code = Some(status.shell_code()),
+            Ok(Answer::Exited { status, written }) => {
+                self.ended = Some((status.shell_code(), written));
+            }
             Ok(_) => {}
             // The container has ended, and with it this process.
-            Err(_) => self.code = Some(ExitStatus::Signal(9).shell_code()),
+            Err(_) => self.ended = Some((ExitStatus::Signal(9).shell_code(), [u64::MAX; 2])),
         }
     }
 }
