@@ -170,40 +170,74 @@ fn a_limit_that_this_host_cannot_keep_is_an_error() {
 }
 
 #[test]
-fn the_processes_are_listed_and_the_orphans_reaped() {
+fn the_processes_are_listed() {
+    if !can_run() {
+        return;
+    }
+    let mut agent = Agent::start();
+    let root = agent.root("root");
+    let script = "sleep 1001 & sleep 1002 & exec sleep 1000";
+    agent.create("c", shell(script), &root, all(1)).unwrap();
+    agent.start_container("c").unwrap();
+    let mut list = Vec::new();
+    until("three sleeping processes", || {
+        list = agent.processes("c").unwrap();
+        list.iter().filter(|one| one.command.starts_with("sleep") && one.state == 'S').count() == 3
+    });
+    let first = list.iter().find(|one| one.command == "sleep 1000").unwrap();
+    assert_eq!((first.uid, first.threads, first.tty.as_deref()), (0, 1, None));
+    assert!(first.resident > 0 && first.started_ms > 0, "{first:?}");
+    assert_eq!(first.host_pid, Some(first.pid));
+    assert_eq!(list.iter().filter(|one| one.ppid == first.pid).count(), 2, "{list:?}");
+    agent.kill("c", 9, false).unwrap();
+    agent.wait("c", None);
+    agent.delete("c").unwrap();
+}
+
+/// Processes below this one, and whether they are zombies.
+fn below(pid: u32) -> Vec<(u32, bool)> {
+    let children =
+        fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let children: Vec<u32> = children.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
+    let mut all = Vec::new();
+    for child in children {
+        let stat = fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+        all.push((child, stat.contains(") Z ")));
+        all.extend(below(child));
+    }
+    all
+}
+
+#[test]
+fn orphans_are_reaped() {
     if !can_run() {
         return;
     }
     for mut agent in [Agent::start(), Agent::start_as_first()] {
         let root = agent.root("root");
-        // The shell's children lose their parent; the container's first process is no shell that waits for them.
-        let script = "(sleep 0.3; exit 5) & (sleep 0.3; exit 6) & exec sleep 1000";
-        agent.create("c", shell(script), &root, all(1)).unwrap();
+        // Without a PID namespace of its own, its orphans become the agent's children.
+        let mut spec = spec(&["sleep", "1000"]);
+        spec["linux"]["namespaces"].as_array_mut().unwrap().retain(|one| one["type"] != "pid");
+        agent.create("c", spec, &root, Stdio::default()).unwrap();
         agent.start_container("c").unwrap();
-        until("three sleeps", || {
-            let list = agent.processes("c").unwrap();
-            list.iter().filter(|one| one.command.starts_with("sleep")).count() == 3
-        });
-        let first =
-            agent.processes("c").unwrap().into_iter().find(|one| one.command == "sleep 1000");
-        let first = first.unwrap();
-        assert_eq!((first.uid, first.threads, first.state, first.tty), (0, 1, 'S', None));
-        assert!(first.resident > 0 && first.started_ms > 0, "{:?}", first.resident);
-        // A process that joins and leaves an orphan: that is the agent's to reap, or the first process's.
-        let script = "sleep 0.2 & exit 4";
-        agent.exec("c", "x", process(&["sh", "-c", script]), Stdio::default()).unwrap();
-        assert_eq!(agent.wait("c", Some("x")).status, ExitStatus::Code(4));
+        let before = below(agent.pid()).len();
+        for number in 0..20 {
+            let name = format!("x{number}");
+            let script = "(sleep 0.1; exit 5) & (sleep 0.1; exit 6) & exit 4";
+            agent.exec("c", &name, process(&["sh", "-c", script]), Stdio::default()).unwrap();
+            assert_eq!(agent.wait("c", Some(&name)).status, ExitStatus::Code(4));
+        }
+        until("the end of the orphans", || below(agent.pid()).len() == before);
+        assert!(below(agent.pid()).iter().all(|(_, zombie)| !zombie));
+        // Its end is that of those whom nobody waits for.
+        agent
+            .exec("c", "y", process(&["sh", "-c", "sleep 1000 & exit 4"]), Stdio::default())
+            .unwrap();
+        agent.wait("c", Some("y"));
         agent.kill("c", 9, false).unwrap();
-        agent.wait("c", None);
+        assert_eq!(agent.wait("c", None).status, ExitStatus::Signal(9));
+        until("the end of all", || below(agent.pid()).len() == before - 1);
         agent.delete("c").unwrap();
-        let zombies =
-            fs::read_to_string(format!("/proc/{0}/task/{0}/children", agent.pid())).unwrap();
-        let zombies: Vec<_> = zombies
-            .split_whitespace()
-            .filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/stat")).ok())
-            .filter(|stat| stat.contains(") Z "))
-            .collect();
-        assert!(zombies.is_empty(), "{zombies:?}");
     }
 }
 

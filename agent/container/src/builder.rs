@@ -286,12 +286,10 @@ impl<'a> Builder<'a> {
             affinity: Affinity::default(),
             descriptors,
         };
-        // It waits until it has been put into its groups, while its maker works on.
-        let enters = cgroup.as_ref().is_some_and(Cgroup::must_enter);
         let launch = Launch {
             platform,
             cgroup: cgroup.as_ref(),
-            share: share && !enters,
+            share,
             oom_score_adj: process.oom_score_adj,
             limits,
             hooks: Some(&run_hooks),

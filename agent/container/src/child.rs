@@ -17,6 +17,7 @@ use rustix::{
 
 use crate::{
     affinity::Affinity,
+    cgroup::Cgroup,
     clone, descriptors,
     error::{Error, at},
     gate, hooks,
@@ -37,6 +38,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) report: RawFd,
+    /// See [`Cgroup::doors`].
+    pub(crate) doors: Vec<RawFd>,
     pub(crate) streams: Streams,
     /// How many descriptors after the standard streams the program gets as they are.
     pub(crate) preserved: u32,
@@ -136,7 +139,7 @@ pub(crate) unsafe extern "C" fn run(job: *mut c_void) -> ! {
     if job.hold && !report::wait(report) {
         sys::exit(1);
     }
-    if let Err(error) = job.descriptors() {
+    if let Err(error) = job.enter_cgroup().and_then(|()| job.descriptors()) {
         fail(open_number(job.report), error);
     }
     let report = open_number(job.report);
@@ -179,6 +182,14 @@ impl Job {
             unsafe { clone::clone(flags, None, None, run, std::ptr::from_mut(self).cast()) }
                 .map_err(at("make", "the container's first process"))?;
         report::made(report, cloned.pidfd.as_fd())
+    }
+
+    fn enter_cgroup(&self) -> Result<(), Error> {
+        self.doors.iter().try_for_each(|door| {
+            rustix::io::write(open_number(*door), Cgroup::HERE)
+                .map(drop)
+                .map_err(at("enter", "the container's cgroup"))
+        })
     }
 
     /// Standard streams, what the job names, what is preserved; nothing else of the maker's stays open.

@@ -125,11 +125,12 @@ impl Launch<'_> {
             affinity,
             descriptors,
         } = work;
-        let enters = self.cgroup.filter(|cgroup| cgroup.must_enter());
-        let hold = namespaces.new_user() || enters.is_some() || namespaces.needs_forerunner();
+        let doors = self.cgroup.map_or(Ok(Vec::new()), Cgroup::doors)?;
+        let hold = namespaces.new_user() || namespaces.needs_forerunner();
         let forerun = namespaces.needs_forerunner().then_some(namespaces.flags);
         let job = Job {
             report: theirs.as_raw_fd(),
+            doors: doors.iter().map(AsRawFd::as_raw_fd).collect(),
             streams,
             preserved,
             task,
@@ -151,16 +152,13 @@ impl Launch<'_> {
         let cloned =
             unsafe { clone::clone(flags, group, stack.as_ref(), child::run, job.0.cast()) };
         // The new process has its own copies.
-        drop((theirs, descriptors));
+        drop((theirs, descriptors, doors));
         let cloned = cloned.map_err(at("make", "a process"))?;
         let mut process = Process::new(cloned.pid, cloned.pidfd);
         if forerun.is_some() {
             process = Self::made(&process, &report)?;
         }
         let prepared = || {
-            if let Some(cgroup) = enters {
-                cgroup.enter(process.pid())?;
-            }
             if namespaces.new_user() {
                 namespaces.map_ids(process.pid())?;
             }
