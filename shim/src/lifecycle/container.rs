@@ -179,7 +179,7 @@ impl Container {
         failed.iter().map(ToString::to_string).collect()
     }
 
-    /// Sends a signal to its first process, or to all.
+    /// Sends a signal to its first process, or to all; 0 only finds out whether it has not stopped.
     ///
     /// # Errors
     /// [`LifecycleError::NotRunning`] when it has stopped.
@@ -191,6 +191,8 @@ impl Container {
         match self.now()? {
             (None, _) => Err(LifecycleError::NotRunning),
             (Some(_), Status::Stopped) if !all => Err(LifecycleError::NotRunning),
+            // It only asks whether there is somebody to signal.
+            (Some(_), _) if signal == 0 => Ok(()),
             (Some(sandbox), _) => Ok(sandbox.kill(signal, all)?),
         }
     }

@@ -32,6 +32,9 @@ fn run(context: &Context<'_>, parsed: &Parsed) -> Result<u8, OciError> {
     let exec =
         Exec { process: &process, preserve_fds: descriptors.count, cgroup: parsed.some("cgroup") };
     let program = process["args"][0].as_str().unwrap_or_default();
+    let failed = |error| OciError::Refused(format!("cannot wait for the process: {error}"));
+    // Before the process can say anything: whoever hears it may signal this one at once.
+    let signals = if detach { None } else { Some(Signals::block().map_err(failed)?) };
     let mut spawned = container
         .exec(&exec, parsed.has("ignore-paused"))
         .map_err(|error| OciError::Refused(error::of_process(&error, program)))?;
@@ -40,11 +43,7 @@ fn run(context: &Context<'_>, parsed: &Parsed) -> Result<u8, OciError> {
         let _ = rustix::process::kill_process(spawned.pid, rustix::process::Signal::KILL);
         return Err(error.into());
     }
-    if detach {
-        return Ok(0);
-    }
-    let failed = |error| OciError::Refused(format!("cannot wait for the process: {error}"));
-    let signals = Signals::block().map_err(failed)?;
+    let Some(signals) = signals else { return Ok(0) };
     let Spawned { pid, master } = spawned;
     let forward = |signal| {
         // It is not reaped before this loop ends, so that nobody else has its number; SIGKILL and SIGSTOP cannot come.

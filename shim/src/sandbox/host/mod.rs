@@ -167,11 +167,8 @@ impl Sandbox for Host<'_> {
     }
 
     fn kill(&self, signal: i32, all: bool) -> Result<(), SandboxError> {
-        match (signal, all) {
-            (0, _) => Ok(()),
-            (signal, true) => Ok(self.record.signal_all(signal)?),
-            (signal, false) => Ok(self.record.signal(signal)?),
-        }
+        let record = self.record;
+        Ok(if all { record.signal_all(signal)? } else { record.signal(signal)? })
     }
 
     fn exec(&self, exec: &Exec<'_>) -> Result<Spawned, SandboxError> {
