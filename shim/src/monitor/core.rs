@@ -37,6 +37,8 @@ use crate::{
 const LAST_WORDS: Duration = Duration::from_secs(3);
 /// How long a guest may take to say that a killed container ended.
 pub(super) const KILL_TIMEOUT: Duration = Duration::from_secs(60);
+/// Lines of the agent that are kept.
+const MOST_WARNINGS: usize = 64;
 /// The tokens of the container's own streams.
 const MAIN: Token = 1;
 const ERROR: Token = 2;
@@ -74,6 +76,8 @@ pub(super) enum Owed {
     Resume(ClientId),
     /// A process joined it.
     Exec(String),
+    /// It was sent a signal.
+    Kill(ClientId),
     /// For this client as it is.
     Client(ClientId),
     /// The guest's file systems are written.
@@ -398,7 +402,11 @@ impl<'a> Monitor<'a> {
     }
 
     fn created(&mut self, result: Result<Reply, Failure>) -> Result<(), Fault> {
-        result.map_err(Fault::Refused)?;
+        if let Reply::Process { warnings, .. } = result.map_err(Fault::Refused)? {
+            for warning in warnings.iter().take(MOST_WARNINGS) {
+                log(self.plan, &printable(warning));
+            }
+        }
         self.timeline.pass(Step::Created);
         self.phase = Phase::Created;
         self.write_timeline();
@@ -492,14 +500,17 @@ impl<'a> Monitor<'a> {
         self.phase = Phase::Ending(Ending::new(status, written));
     }
 
-    /// Ends what is left.
-    fn finish(&mut self) {
+    /// Ends what is left. The socket goes last, just before the process: until then it says that the exit code is still
+    /// to come.
+    fn finish(mut self) {
         for client in self.execs.take_all() {
             let lost = Answer::Exited { status: ExitStatus::Signal(9), written: [u64::MAX; 2] };
             self.answer(client, &lost);
         }
-        if let Err(error) = std::fs::remove_file(self.plan.directory.join(super::message::SOCKET)) {
-            log(self.plan, &error);
-        }
+        let Self { plan, machine, clients, .. } = self;
+        drop(machine);
+        // It may be gone with its directory.
+        let _ = std::fs::remove_file(plan.directory.join(super::message::SOCKET));
+        drop(clients);
     }
 }

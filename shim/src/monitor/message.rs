@@ -2,7 +2,7 @@
 //! same user only. A connection's requests are answered one after the other. One that asked for [`Ask::Exec`] belongs to
 //! that process until it ends: when it closes, the process is killed.
 
-use bulkhead_protocol::{ExitStatus, Failure, FailureKind, Reply, WindowSize};
+use bulkhead_protocol::{ExitStatus, Failure, Reply, WindowSize};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -102,9 +102,4 @@ pub(crate) enum Outcome {
     Created(crate::sandbox::vm::Record),
     /// It could not be made, and nothing is left of it.
     Failed(Failure),
-}
-
-/// A failure of this side.
-pub(crate) fn failed(kind: FailureKind, message: impl Into<String>) -> Answer {
-    Answer::Failed(Failure { kind, message: message.into() })
 }

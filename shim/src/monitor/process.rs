@@ -61,6 +61,8 @@ fn block_all() -> io::Result<libc::sigset_t> {
 fn prepare(terminal: Option<&OwnedFd>, keep: &[RawFd]) -> Result<(), Errno> {
     default_dispositions();
     rustix::process::setsid()?;
+    // No file system is held that the caller happened to be in.
+    rustix::process::chdir("/")?;
     if let Some(terminal) = terminal {
         rustix::process::ioctl_tiocsctty(terminal)?;
         rustix::stdio::dup2_stdin(terminal)?;

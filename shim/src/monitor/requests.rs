@@ -10,9 +10,13 @@ use super::{
     clients::{ClientId, Turn},
     core::{KILL_TIMEOUT, Monitor, Owed, Phase},
     execs::Step,
+    fault::printable,
     guest::GuestCall,
-    message::{Answer, Ask, State, failed},
+    message::{Answer, Ask, State},
 };
+
+/// Requests that the agent has not answered; more are refused.
+const MOST_OWED: usize = 4096;
 
 impl Monitor<'_> {
     /// A client can be read or written.
@@ -54,7 +58,7 @@ impl Monitor<'_> {
                     self.doomed = Some(Instant::now() + KILL_TIMEOUT);
                 }
                 let target = self.target();
-                self.ask(Call::Kill { target, signal, all }, Owed::Client(id))
+                self.ask(Call::Kill { target, signal, all }, Owed::Kill(id))
             }
             Ask::Exec { process, streams } => self.exec(id, process, streams),
             Ask::Signal(signal) => {
@@ -141,6 +145,10 @@ impl Monitor<'_> {
 
     /// Sends a request to the agent; its answer is `owed`.
     pub(super) fn ask(&mut self, call: GuestCall, owed: Owed) -> Result<(), Failure> {
+        if self.owed.len() >= MOST_OWED {
+            let message = format!("the guest's agent owes {MOST_OWED} answers");
+            return Err(Failure { kind: FailureKind::System, message });
+        }
         if self.vcpus_stopped {
             // A machine that is gone says so by itself.
             let _ = self.machine.run(true);
@@ -171,6 +179,12 @@ impl Monitor<'_> {
                 self.frozen &= result.is_err();
                 id
             }
+            Owed::Kill(id) => {
+                if result.is_err() {
+                    self.doomed = None;
+                }
+                id
+            }
             Owed::Client(id) => id,
             Owed::Exec(name) => match result {
                 Ok(_) => {
@@ -192,7 +206,7 @@ impl Monitor<'_> {
             }
             Owed::Create | Owed::Nobody => return,
         };
-        let answer = result.map_or_else(Answer::Failed, Answer::Done);
+        let answer = result.map_or_else(Answer::Failed, |reply| Answer::Done(tidy(reply)));
         self.answer(client, &answer);
     }
 
@@ -246,8 +260,22 @@ impl Monitor<'_> {
 }
 
 fn wrong(message: &str) -> Failure {
-    match failed(FailureKind::State, message) {
-        Answer::Failed(failure) => failure,
-        _ => Failure { kind: FailureKind::State, message: message.into() },
+    Failure { kind: FailureKind::State, message: message.into() }
+}
+
+/// A guest's words are shown on terminals.
+fn tidy(mut reply: Reply) -> Reply {
+    match &mut reply {
+        Reply::Updated { warnings } | Reply::Process { warnings, .. } => {
+            warnings.iter_mut().for_each(|line| *line = printable(line));
+        }
+        Reply::Processes(processes) => {
+            for process in processes {
+                process.command = printable(&process.command);
+                process.tty = process.tty.as_deref().map(printable);
+            }
+        }
+        Reply::Done | Reply::Stats(_) => {}
     }
+    reply
 }

@@ -217,6 +217,9 @@ fn frozen(maker: &Maker) {
     println!("  frozen");
     // Asked although its processors stand still.
     assert!(!maker.with(|sandbox| sandbox.processes()).unwrap().is_empty());
+    maker.with(|sandbox| sandbox.update(&json!({ "pids": { "limit": 49 } }))).unwrap();
+    // Delivered when it goes on; the shell has no use for it.
+    maker.with(|sandbox| sandbox.kill(libc::SIGCONT, false)).unwrap();
     let (code, _, _) = maker.run(&process(&["true"]));
     assert_eq!(code, i32::from(REFUSED));
     assert!(maker.error().contains("paused"), "{}", maker.error());

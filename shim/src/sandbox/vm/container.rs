@@ -1,7 +1,12 @@
 //! A container in a microVM as other processes reach it: through its monitor's socket, or, when that is gone, through
 //! what was recorded.
 
-use std::{io, path::Path, time::Duration};
+use std::{
+    io,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use bulkhead_container::{Cgroup, CgroupRecord};
 use bulkhead_protocol::{FrameError, ProcessInfo, Reply, Stats};
@@ -23,6 +28,8 @@ use crate::monitor::{
 
 /// How long an answer may take that the guest has no part in.
 const AT_ONCE: Duration = Duration::from_secs(20);
+/// How long a monitor may take to end after its socket is gone.
+const LAST_MOMENTS: Duration = Duration::from_secs(5);
 /// How long the guest may take.
 const GUEST: Duration = Duration::from_secs(180);
 
@@ -47,12 +54,25 @@ impl<'a> Guest<'a> {
             Ok(client) => Ok(Some(client)),
             // It takes its socket away at its end.
             Err(_) if !self.record.monitor.is_alive() => Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            // Its last act but one was to take the socket away.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.has_ended() => Ok(None),
             Err(error) => Err(SandboxError::Failed(format!(
                 "the container's monitor (process {}) cannot be reached: {error}",
                 self.record.monitor.pid
             ))),
         }
+    }
+
+    /// The monitor is at its end; its exit code is not lost because somebody takes it for stopped already.
+    fn has_ended(&self) -> bool {
+        let deadline = Instant::now() + LAST_MOMENTS;
+        while self.record.monitor.is_alive() {
+            if Instant::now() > deadline {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        true
     }
 
     fn living(&self, patience: Duration) -> Result<Client, SandboxError> {
@@ -81,7 +101,7 @@ impl Sandbox for Guest<'_> {
             Ok(other) => Err(strange(&other)),
             Err(error) => match gone(error) {
                 // It ended between the connection and the answer.
-                SandboxError::State(_) => Ok(Status::Stopped),
+                SandboxError::State(_) if self.has_ended() => Ok(Status::Stopped),
                 error if self.record.monitor.is_alive() => Err(error),
                 _ => Ok(Status::Stopped),
             },

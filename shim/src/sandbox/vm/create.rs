@@ -119,6 +119,7 @@ impl From<RewriteError> for SandboxError {
 }
 
 fn plan(create: &Create<'_>, requested: u64) -> Result<Plan, SandboxError> {
+    let directory = std::path::absolute(create.dir).map_err(failed("find the state directory"))?;
     let spec = create.config.spec();
     check(spec, Target::Guest)?;
     let settings = Settings::load().map_err(|error| SandboxError::Failed(error.to_string()))?;
@@ -150,7 +151,7 @@ fn plan(create: &Create<'_>, requested: u64) -> Result<Plan, SandboxError> {
         disks,
         vsock: Some(Vsock {
             cid: GUEST_CID,
-            path: create.dir.join(VSOCK_DIRECTORY).join(VSOCK_NAME),
+            path: directory.join(VSOCK_DIRECTORY).join(VSOCK_NAME),
         }),
         shares: guest.shares,
         serial: options.console_log.map(SerialOutput::File),
@@ -158,7 +159,7 @@ fn plan(create: &Create<'_>, requested: u64) -> Result<Plan, SandboxError> {
     };
     Ok(Plan {
         id: create.id.to_owned(),
-        directory: create.dir.to_owned(),
+        directory,
         hooks: spec.hooks.clone().unwrap_or_default(),
         state: hooks::State::new(create.id, &create.bundle.to_string_lossy(), spec),
         terminal: host.pointer("/process/terminal").and_then(Value::as_bool).unwrap_or(false),
