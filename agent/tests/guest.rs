@@ -89,9 +89,9 @@ fn a_container_in_memory() {
     let mut spec = shell("sleep 1000");
     spec["linux"]["cgroupsPath"] = json!("/docker/of/the/host");
     spec["linux"]["resources"] = json!({
-        "memory": {"limit": 16 << 20, "swap": 16 << 20, "reservation": 8 << 20, "swappiness": 10}, "pids": {"limit": 20},
+        "memory": {"limit": 12 << 20, "swap": 12 << 20, "reservation": 6 << 20, "swappiness": 10}, "pids": {"limit": 20},
         "cpu": {"shares": 512, "quota": 50000, "period": 100_000},
-        "unified": {"memory.high": "12582912", "cgroup.max.depth": "3"},
+        "unified": {"memory.high": "11534336", "cgroup.max.depth": "3"},
         "devices": [{"allow": false, "access": "rwm"}],
     });
     spec["linux"]["seccomp"] = json!({
@@ -107,7 +107,7 @@ fn a_container_in_memory() {
     let script = "cd /sys/fs/cgroup; cat memory.max memory.low memory.high cgroup.max.depth pids.max cpu.max cpu.weight; \
         mknod /tmp/disk b 254 0 && head -c 1 /tmp/disk; mkdir /tmp/new; grep -c lo: /proc/net/dev; hostname; exit 9";
     let (out, err, status) = run(&mut agent, "look", script, 10);
-    assert_eq!(out, "16777216\n8388608\n12582912\n3\n20\n50000 100000\n20\n1\ninside\n", "{err}");
+    assert_eq!(out, "12582912\n6291456\n11534336\n3\n20\n50000 100000\n20\n1\ninside\n", "{err}");
     assert!(err.contains("/tmp/disk: Operation not permitted"), "{err}");
     assert!(err.contains("No space left on device"), "{err}");
     assert_eq!(status, ExitStatus::Code(9));
@@ -131,7 +131,7 @@ fn a_container_in_memory() {
     limits(&mut agent);
     pauses(&mut agent);
 
-    // More than the limit, in memory that is a file's.
+    // More than the limit, in memory that is a file's. A page takes a software KVM 2 ms, so the limit is low.
     let script = "head -c 100000000 /dev/zero > /dev/shm/big";
     agent.exec("c", "eat", process(&["sh", "-c", script]), Stdio::default()).unwrap();
     let eaten = agent.wait("c", Some("eat"));
@@ -178,18 +178,18 @@ fn run(agent: &mut Agent, name: &str, script: &str, token: u64) -> (String, Stri
 
 fn limits(agent: &mut Agent) {
     let stats = agent.stats("c").unwrap();
-    assert_eq!((stats.memory.usage.limit, stats.pids.limit), (16 << 20, 20));
+    assert_eq!((stats.memory.usage.limit, stats.pids.limit), (12 << 20, 20));
     assert!(stats.cpu.usage.total > 0 && stats.pids.current == 1, "{stats:?}");
     assert!(stats.memory.usage.usage > 0 && stats.memory.raw.contains_key("anon"), "{stats:?}");
     let resources = json!({
-        "memory": {"limit": 32 << 20, "swap": 32 << 20}, "pids": {"limit": 30},
+        "memory": {"limit": 8 << 20, "swap": 8 << 20}, "pids": {"limit": 30},
         "cpu": {"quota": 90000, "period": 100_000, "burst": 1000}, "unified": {"memory.high": "max"},
     });
     let warnings = agent.update("c", resources).unwrap();
     assert!(warnings.is_empty(), "{warnings:?}");
     let files = "cd /sys/fs/cgroup; cat memory.max memory.high pids.max cpu.max cpu.max.burst";
     let (out, ..) = run(agent, "again", files, 30);
-    assert_eq!(out, "33554432\nmax\n30\n90000 100000\n1000\n");
+    assert_eq!(out, "8388608\nmax\n30\n90000 100000\n1000\n");
     for (resources, named) in [
         (json!({"memory": {"limit": 4096, "checkBeforeUpdate": true}}), "in use"),
         (json!({"cpu": {"realtimeRuntime": 100, "realtimePeriod": 1000}}), "realtimeRuntime"),
