@@ -84,10 +84,15 @@ impl Platform {
         Ok(Self { cgroups: Cgroups::host()?, ..Self::new(scratch)? })
     }
 
+    /// The maker is the first process of a guest, and the kernel is the container's own.
+    fn is_guest(&self) -> bool {
+        self.owns_network
+    }
+
     /// A guest's kernel has no security modules with labels.
     fn label(&self, process: &spec::Process, warnings: &mut Vec<String>) -> Option<Label> {
         let label = Label::new(process)?;
-        if self.owns_network {
+        if self.is_guest() {
             warnings.push(format!("{label} is left out: a guest's kernel has no such labels"));
             return None;
         }
@@ -271,6 +276,9 @@ impl<'a> Builder<'a> {
         let label = platform.label(process, &mut warnings);
         let in_user = namespaces.has(NamespaceType::User);
         let limits = if in_user { identity.take_limits() } else { Limits::default() };
+        if platform.is_guest() && !in_user {
+            identity = identity.made_by_plain_root();
+        }
         let (cgroup, left_out) =
             make_cgroup(platform, id, linux.cgroups_path.as_deref(), resources)?;
         warnings.extend(left_out);
@@ -370,6 +378,9 @@ impl<'a> Builder<'a> {
             .with_personality(facts.personality);
         let in_user = facts.namespaces.contains(ThreadNameSpaceType::USER);
         let limits = if in_user { identity.take_limits() } else { Limits::default() };
+        if platform.is_guest() && !in_user {
+            identity = identity.made_by_plain_root();
+        }
         let mut warnings =
             process.capabilities.as_ref().map(capability::warnings).unwrap_or_default();
         let label = platform.label(process, &mut warnings);

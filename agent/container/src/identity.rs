@@ -36,6 +36,8 @@ pub(crate) struct Identity {
     scheduling: Scheduling,
     filter: Option<Filter>,
     personality: Option<u32>,
+    /// The process has the user and the groups already.
+    same_user: bool,
 }
 
 impl Identity {
@@ -64,12 +66,19 @@ impl Identity {
             scheduling: Scheduling::new(process)?,
             filter,
             personality: None,
+            same_user: false,
         })
     }
 
     /// The same with an execution domain.
     pub(crate) fn with_personality(self, personality: Option<u32>) -> Self {
         Self { personality, ..self }
+    }
+
+    /// For a maker that is root without supplementary groups, and a process in the same user namespace.
+    pub(crate) fn made_by_plain_root(self) -> Self {
+        let same_user = self.uid == Uid::ROOT && self.gid == Gid::ROOT && self.groups.is_empty();
+        Self { same_user, ..self }
     }
 
     /// The limits, which are then somebody else's to set.
@@ -112,6 +121,9 @@ impl Identity {
     }
 
     fn switch_user(&self) -> Result<(), Error> {
+        if self.same_user {
+            return Ok(());
+        }
         let (uid, gid) = (self.uid, self.gid);
         if uid != Uid::ROOT {
             // The capabilities are cut afterwards, by what the specification says.

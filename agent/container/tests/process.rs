@@ -306,6 +306,13 @@ fn mistakes_are_named() {
         assert!(error.starts_with(field), "{pointer} {value}: {error}");
         assert!(!error.contains('\n') && error.len() < 400, "{error}");
     }
+    // A list is no object.
+    for pointer in
+        ["/process", "/process/capabilities", "/linux", "/linux/seccomp", "/hooks", "/root"]
+    {
+        let spec = Bundle::shell("true").set(pointer, json!([])).spec;
+        assert!(serde_json::from_value::<Spec>(spec).is_err(), "{pointer}");
+    }
     // What is not there or null is absent; what nobody knows is skipped.
     let spec: Spec = serde_json::from_value(json!({
         "ociVersion": "1.0.2", "root": {"path": "."}, "mounts": null, "hooks": null, "vm": {"x": 1},

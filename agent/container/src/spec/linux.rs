@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{Resources, Seccomp, or_default};
+use super::{Resources, Seccomp, object, or_default};
 
 /// Linux properties of a container.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -28,11 +28,13 @@ pub struct Linux {
     /// Where the control group is; see [`crate::Cgroups::create`].
     pub cgroups_path: Option<String>,
     /// Limits.
+    #[serde(deserialize_with = "object")]
     pub resources: Option<Resources>,
     /// Kernel parameters of the container's namespaces.
     #[serde(deserialize_with = "or_default")]
     pub sysctl: BTreeMap<String, String>,
     /// The filter of system calls.
+    #[serde(deserialize_with = "object")]
     pub seccomp: Option<Seccomp>,
     /// Propagation of the root mount: `shared`, `slave`, `private` or `unbindable`, with or without `r`.
     pub rootfs_propagation: Option<String>,
@@ -43,8 +45,10 @@ pub struct Linux {
     #[serde(deserialize_with = "or_default")]
     pub readonly_paths: Vec<String>,
     /// The execution domain.
+    #[serde(deserialize_with = "object")]
     pub personality: Option<Personality>,
     /// Cache and memory bandwidth (resctrl).
+    #[serde(deserialize_with = "object")]
     pub intel_rdt: Option<IntelRdt>,
     /// SELinux's label of the container's mounts.
     pub mount_label: Option<String>,

@@ -21,9 +21,12 @@ pub use resources::{
     Resources, Throttle, WeightDevice,
 };
 pub use seccomp::{Action, Arg, Flag, Operator, Seccomp, SyscallRule};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
-use serde::{Deserialize, Deserializer};
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor, value::MapAccessDeserializer},
+};
 
 /// A container (config.md).
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -32,23 +35,54 @@ pub struct Spec {
     /// The specification's version, `1.2.0`.
     pub oci_version: String,
     /// The root file system.
+    #[serde(deserialize_with = "object")]
     pub root: Option<Root>,
     /// Mounts beyond the root, in order.
     #[serde(deserialize_with = "or_default")]
     pub mounts: Vec<Mount>,
     /// The container's process.
+    #[serde(deserialize_with = "object")]
     pub process: Option<Process>,
     /// The host name in the UTS namespace.
     pub hostname: Option<String>,
     /// The domain name in the UTS namespace.
     pub domainname: Option<String>,
     /// Programs that are run at certain moments.
+    #[serde(deserialize_with = "object")]
     pub hooks: Option<Hooks>,
     /// Anything, for whoever reads it.
     #[serde(deserialize_with = "or_default")]
     pub annotations: BTreeMap<String, String>,
     /// What only Linux has.
+    #[serde(deserialize_with = "object")]
     pub linux: Option<Linux>,
+}
+
+/// An object or nothing. By itself, a structure would also take a list of its fields' values.
+fn object<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    struct Object<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
+        type Value = Option<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(map)).map(Some)
+        }
+    }
+
+    deserializer.deserialize_any(Object(PhantomData))
 }
 
 /// `null` is what Go writes for an empty list or map.

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::or_default;
+use super::{object, or_default};
 
 /// A process to run in a container.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -11,6 +11,7 @@ pub struct Process {
     /// It gets a pseudo terminal.
     pub terminal: bool,
     /// The terminal's first size.
+    #[serde(deserialize_with = "object")]
     pub console_size: Option<ConsoleSize>,
     /// The working directory, absolute.
     pub cwd: String,
@@ -24,14 +25,17 @@ pub struct Process {
     #[serde(deserialize_with = "or_default")]
     pub rlimits: Vec<Rlimit>,
     /// The capability sets.
+    #[serde(deserialize_with = "object")]
     pub capabilities: Option<Capabilities>,
     /// It and its children gain no privileges by execve.
     pub no_new_privileges: bool,
     /// `/proc/PID/oom_score_adj`, -1000 to 1000.
     pub oom_score_adj: Option<i32>,
     /// sched_setattr(2).
+    #[serde(deserialize_with = "object")]
     pub scheduler: Option<Scheduler>,
     /// ioprio_set(2).
+    #[serde(deserialize_with = "object")]
     pub io_priority: Option<IoPriority>,
     /// Whom it runs as.
     pub user: User,
@@ -40,7 +44,7 @@ pub struct Process {
     /// The SELinux label that it gets by execve.
     pub selinux_label: Option<String>,
     /// Where a process that joins a container runs.
-    #[serde(rename = "execCPUAffinity")]
+    #[serde(rename = "execCPUAffinity", deserialize_with = "object")]
     pub exec_cpu_affinity: Option<CpuAffinity>,
 }
 

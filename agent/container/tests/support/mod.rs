@@ -190,6 +190,16 @@ impl Waiting {
     }
 }
 
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        // After a test that failed half way, too, nobody is left waiting.
+        if self.record.signal(9).is_ok() {
+            let _ = rustix::process::waitpid(Some(self.process.pid()), WaitOptions::empty());
+        }
+        let _ = self.record.remove();
+    }
+}
+
 /// The standard streams of a process, and the file that its output and errors go to.
 pub fn streams() -> (Stdio, File) {
     let file = tempfile::Builder::new().append(true).tempfile().unwrap().into_file();
