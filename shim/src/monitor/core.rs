@@ -151,7 +151,9 @@ fn log(plan: &Plan, line: &impl std::fmt::Display) {
 
 /// The last word to the caller, who may be gone.
 fn tell(caller: OwnedFd, outcome: &Outcome) {
-    let _ = serde_json::to_writer(File::from(caller), outcome);
+    let _ = serde_json::to_vec(outcome)
+        .map_err(std::io::Error::from)
+        .and_then(|text| File::from(caller).write_all(&text));
 }
 
 impl<'a> Monitor<'a> {

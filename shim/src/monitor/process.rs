@@ -9,6 +9,8 @@ use std::{
 
 use rustix::{io::Errno, process::Pid};
 
+use super::signals::FORWARDED;
+
 /// The exit code of a process that could not do its work: SIGKILL's.
 pub(crate) const LOST: u8 = 137;
 
@@ -72,13 +74,11 @@ fn prepare(terminal: Option<&OwnedFd>, keep: &[RawFd]) -> Result<(), Errno> {
     close_others(keep)
 }
 
-/// An ignored signal is not told by signalfd(2); SIGPIPE alone stays ignored, as in every Rust program.
+/// An ignored signal is not told by signalfd(2), and with SIGCHLD ignored no child can be waited for.
 fn default_dispositions() {
-    for signal in 1..=64 {
-        if signal != libc::SIGPIPE {
-            // SAFETY: takes no handler; a signal whose disposition cannot change is an error that changes nothing.
-            unsafe { libc::signal(signal, libc::SIG_DFL) };
-        }
+    for signal in FORWARDED.into_iter().chain([libc::SIGCHLD]) {
+        // SAFETY: takes no handler.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
 }
 

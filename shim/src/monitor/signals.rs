@@ -8,7 +8,7 @@ use std::{
 };
 
 /// Signals that go on to the process that this one stands for.
-const FORWARDED: [i32; 9] = [
+pub(super) const FORWARDED: [i32; 9] = [
     libc::SIGHUP,
     libc::SIGINT,
     libc::SIGQUIT,
