@@ -167,6 +167,9 @@ fn joined_processes(maker: &Maker) {
         assert_eq!(code, i32::from(REFUSED));
         assert!(maker.error().contains(kind), "{program}: {}", maker.error());
     }
+    let (code, _, _) = maker.run(&json!({ "cwd": "/", "args": 5 }));
+    assert_eq!(code, i32::from(REFUSED));
+    assert!(maker.error().contains("process.args"), "{}", maker.error());
     println!("  refused");
     // Signals to the proxy go to the process, and its code comes back.
     let script = "trap 'echo usr1; exit 9' USR1; echo ready; while :; do sleep 0.1; done";

@@ -21,9 +21,12 @@ use super::{
     record::{ENDED, Ended},
     rewrite::guest_resources,
 };
-use crate::monitor::{
-    clean,
-    message::{Answer, Ask, State},
+use crate::{
+    monitor::{
+        clean,
+        message::{Answer, Ask, State},
+    },
+    sandbox::config,
 };
 
 /// How long an answer may take that the guest has no part in.
@@ -141,6 +144,8 @@ impl Sandbox for Guest<'_> {
     }
 
     fn update(&self, resources: &Value) -> Result<Vec<String>, SandboxError> {
+        // The agent would say the same, without the field's name.
+        let _: bulkhead_container::spec::Resources = config::from_value(resources, "resources")?;
         let mut resources = resources.clone();
         let mut notes = Vec::new();
         if let Value::Object(resources) = &mut resources {

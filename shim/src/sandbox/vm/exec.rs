@@ -22,11 +22,14 @@ use super::{
     client::{Client, gone},
     create::{failed, refusal},
 };
-use crate::monitor::{
-    message::{Answer, Ask},
-    process::{self, LOST},
-    relay::{Relays, is_null},
-    signals, terminal,
+use crate::{
+    monitor::{
+        message::{Answer, Ask},
+        process::{self, LOST},
+        relay::{Relays, is_null},
+        signals, terminal,
+    },
+    sandbox::config,
 };
 
 /// After the process's end, how long the guest may send nothing of what the process wrote.
@@ -44,6 +47,8 @@ struct Wanted {
 
 /// Starts the process and waits until its program is executed.
 pub(super) fn exec(mut client: Client, process: &Value) -> Result<Spawned, SandboxError> {
+    // The agent would say the same, without the field's name.
+    let _: bulkhead_container::spec::Process = config::from_value(process, "process")?;
     let mut process = process.clone();
     let has_terminal = process.get("terminal").and_then(Value::as_bool).unwrap_or(false);
     let (master, slave) = if has_terminal {
