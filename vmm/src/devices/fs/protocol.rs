@@ -104,6 +104,8 @@ pub(super) mod set {
 pub(super) const GETATTR_FH: u32 = 1;
 /// `FUSE_OPEN_KILL_SUIDGID`: truncation takes set-uid and set-gid away.
 pub(super) const OPEN_KILL_SUIDGID: u32 = 1;
+/// `FOPEN_KEEP_CACHE`: what the guest has of the file's contents stays.
+pub(super) const OPEN_KEEP_CACHE: u32 = 1 << 1;
 /// `FUSE_WRITE_CACHE`: pages of the guest's cache, written back at their places.
 pub(super) const WRITE_CACHE: u32 = 1;
 /// `FUSE_WRITE_KILL_SUIDGID`: the write takes set-uid and set-gid away.

@@ -12,7 +12,7 @@ use rustix::{
 
 use super::{
     super::protocol::{
-        Answer, FSYNC_DATA, OPEN_KILL_SUIDGID, OUT_HEADER, WRITE_CACHE, WRITE_IN,
+        Answer, FSYNC_DATA, OPEN_KEEP_CACHE, OPEN_KILL_SUIDGID, OUT_HEADER, WRITE_CACHE, WRITE_IN,
         WRITE_KILL_SUIDGID,
     },
     Call, Node, Outcome, Server,
@@ -67,7 +67,11 @@ impl Server {
         answer: &mut Vec<u8>,
     ) -> Result<Outcome, Errno> {
         answer.u64(self.handles.add(node.id, file)?);
-        answer.zeros(8);
+        // The guest's kernel compares size and modification time when what it believes has run out, so that a program which
+        // is executed again need not be read again. A share that is to be always fresh is read at each open.
+        let keep = !self.valid.is_zero() && !node.is_directory();
+        answer.u32(if keep { OPEN_KEEP_CACHE } else { 0 });
+        answer.zeros(4);
         Ok(Outcome::Answer)
     }
 
