@@ -35,6 +35,7 @@ impl Holder {
             .args(options)
             .args(["sh", "-c", "echo; exec sleep 1000"])
             .stdout(Stdio::piped())
+            .stderr(Stdio::null())
             .spawn()
             .unwrap();
         let mut line = [0];
@@ -87,7 +88,7 @@ fn each_type_by_path() {
         return;
     }
     let holder = Holder::new(&["--net", "--mount", "--ipc", "--uts", "--cgroup", "--time"]);
-    let inner = Holder::new(&["--pid", "--fork"]);
+    let inner = Holder::new(&["--pid", "--fork", "--kill-child"]);
     for (kind, file) in KINDS {
         let (path, expected) = if kind == "pid" {
             let path = inner.path("pid_for_children");

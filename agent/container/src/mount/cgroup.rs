@@ -5,7 +5,7 @@
 use std::os::fd::OwnedFd;
 
 use rustix::{
-    fs::{CWD, Mode},
+    fs::{AtFlags, CWD, Mode},
     io::Errno,
     mount::MountFlags,
 };
@@ -73,8 +73,11 @@ pub(super) fn open(plan: &Plan) -> Result<Vec<Opened>, Error> {
 pub(super) fn make(mount: &Mount, opened: Vec<Opened>, plan: &Plan) -> Result<(), Error> {
     let on = &mount.destination;
     let flags = mount.options.flags.mount();
-    path::make(on, PointKind::Directory).map_err(at("make", on))?;
     let hierarchies: Vec<_> = plan.groups.iter().zip(opened).collect();
+    let exists = || rustix::fs::statat(CWD, on, AtFlags::empty()).is_ok();
+    if plan.shared || hierarchies.len() > 1 && !exists() {
+        path::make(on, PointKind::Directory).map_err(at("make", on))?;
+    }
     match hierarchies.as_slice() {
         // Of a guest's kernel, for an agent that was told of no groups.
         [] => one(None, None, on, flags),
@@ -108,7 +111,7 @@ fn one(
     on: &str,
     flags: MountFlags,
 ) -> Result<(), Error> {
-    let mounted = match (group, opened) {
+    let mount = || match (group, opened) {
         (_, Some(tree)) => {
             let attr = MountAttr { set: attributes(flags), ..MountAttr::default() };
             sys::mount_setattr(std::os::fd::AsFd::as_fd(tree), c"", false, &attr)
@@ -119,6 +122,10 @@ fn one(
             rustix::mount::mount("cgroup", on, "cgroup", flags, &*data)
         }
         _ => rustix::mount::mount("cgroup", on, "cgroup2", flags, None),
+    };
+    let mounted = match mount() {
+        Err(Errno::NOENT) => path::make(on, PointKind::Directory).and_then(|()| mount()),
+        mounted => mounted,
     };
     mounted.map_err(at("mount cgroup on", on))
 }

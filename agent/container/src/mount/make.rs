@@ -86,7 +86,7 @@ impl Mount {
                 Some(tree)
             }
             (Kind::New { kind, source, plain }, _) => {
-                self.create(kind, source, *plain || plan.shared)
+                self.create(kind, source, *plain, plan.shared)
                     .map_err(at("mount", format_args!("{kind} on {on}")))?;
                 None
             }
@@ -137,19 +137,20 @@ impl Mount {
         }
     }
 
-    fn create(&self, kind: &str, source: &str, plain: bool) -> Result<(), Errno> {
+    /// `plain`: no link may be on the way to the mount point; `careful`: no magic link.
+    fn create(&self, kind: &str, source: &str, plain: bool, careful: bool) -> Result<(), Errno> {
         let mut flags = self.options.flags.mount();
         if self.is_late_read_only() {
             flags -= MountFlags::RDONLY;
         }
         if self.in_fresh {
-            path::make(&self.destination, PointKind::Directory)?;
+            self.make_in_fresh(careful)?;
         }
         let create = || {
             let covered = self.options.copy_up.then(|| self.covered()).transpose()?;
             let data = if kind == "tmpfs" { self.tmpfs_data()? } else { self.data.clone() };
-            if plain {
-                self.enter_point(kind == "proc" || kind == "sysfs")?;
+            if plain || careful {
+                self.enter_point(plain)?;
                 rustix::mount::mount(source, ".", kind, flags, &*data)?;
             } else {
                 rustix::mount::mount(source, &self.destination, kind, flags, &*data)?;
@@ -166,6 +167,15 @@ impl Mount {
             }
             created => created,
         }
+    }
+
+    /// Makes the mount point in a file system that has just been mounted around it, and so is where the same path leads.
+    fn make_in_fresh(&self, careful: bool) -> Result<(), Errno> {
+        let mode = Mode::from_raw_mode(0o755);
+        if !careful && rustix::fs::mkdir(&self.destination, mode).is_ok() {
+            return Ok(());
+        }
+        path::make(&self.destination, PointKind::Directory)
     }
 
     fn covered(&self) -> Result<OwnedFd, Errno> {
