@@ -184,3 +184,31 @@ fn descriptors_are_preserved_or_closed() {
     // The shell expands it with the directory open.
     assert_eq!(ended.out, "/proc/self/fd/0 /proc/self/fd/1 /proc/self/fd/2 /proc/self/fd/3\n");
 }
+
+/// The program again, which says through what it can be written to, and whether it was given the same words.
+#[test]
+fn protected() {
+    if env::var("PROTECT").is_err() {
+        return;
+    }
+    bulkhead_container::run_from_read_only().unwrap();
+    let stat = rustix::fs::statvfs("/proc/self/exe").unwrap();
+    assert!(stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
+    let words: Vec<_> = env::args().collect();
+    println!("words: {words:?}");
+}
+
+#[test]
+fn the_engines_program_cannot_be_written_by_a_container() {
+    if !can_run() {
+        return;
+    }
+    let done = Command::new(env::current_exe().unwrap())
+        .args(["--exact", "protected", "--nocapture", "--test-threads=1"])
+        .env("PROTECT", "yes")
+        .output()
+        .unwrap();
+    let out = String::from_utf8(done.stdout).unwrap();
+    assert!(done.status.success(), "{out}");
+    assert!(out.contains(r#""--exact", "protected", "--nocapture""#), "{out}");
+}
