@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     lifecycle::{Container, CreateOptions, LifecycleError},
-    sandbox::{Config, ConfigError, Root, Spawned},
+    sandbox::{self, Config, ConfigError, Root, Spawned},
 };
 
 const CONFIG: &str = "config.json";
@@ -75,6 +75,7 @@ fn make(
     check_terminal(process.is_some_and(|process| process.terminal), detach, console_socket)?;
     let isolation = context.isolation(&config)?;
     context.debug(&format!("container {id}: isolation {isolation}, bundle {}", bundle.display()));
+    sandbox::keep_from_containers(isolation)?;
     let options = CreateOptions {
         id,
         bundle: &bundle,

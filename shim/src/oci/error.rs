@@ -40,6 +40,9 @@ pub(super) enum OciError {
     /// A file cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The isolation cannot be had.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
     /// The settings cannot be used.
     #[error(transparent)]
     Settings(#[from] SettingsError),

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     lifecycle::{Container, LifecycleError, send_console, write_pid_file},
-    sandbox::{Config, Exec, Spawned},
+    sandbox::{self, Config, Exec, Spawned},
 };
 
 /// The capability sets that `--cap` adds to; the ambient one would need the inheritable one, which runc leaves alone.
@@ -22,6 +22,7 @@ pub(super) fn exec(context: &Context<'_>, parsed: &Parsed) -> Result<u8, OciErro
 
 fn run(context: &Context<'_>, parsed: &Parsed) -> Result<u8, OciError> {
     let mut container = context.container(parsed)?;
+    sandbox::keep_from_containers(container.isolation())?;
     let descriptors = Descriptors::of(parsed)?;
     let mut process = process(&container, parsed)?;
     extend(&mut process, "env", descriptors.environment().into_iter().map(Value::from));

@@ -256,6 +256,18 @@ impl Uncommitted {
     }
 }
 
+/// Sees to it that containers cannot write to this program. To be called before anything is made or joined, and before there are
+/// threads: where the kernel's namespaces are the only wall, the program is executed anew from a read-only mount, with the same arguments.
+///
+/// # Errors
+/// [`SandboxError::Failed`].
+pub fn keep_from_containers(isolation: Isolation) -> Result<(), SandboxError> {
+    match isolation {
+        Isolation::Host => Ok(bulkhead_container::run_from_read_only()?),
+        Isolation::Vm => Ok(()),
+    }
+}
+
 /// Makes a container.
 ///
 /// # Errors

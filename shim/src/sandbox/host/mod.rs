@@ -168,7 +168,8 @@ impl Sandbox for Host<'_> {
 
     fn kill(&self, signal: i32, all: bool) -> Result<(), SandboxError> {
         let record = self.record;
-        Ok(if all { record.signal_all(signal)? } else { record.signal(signal)? })
+        if all { record.signal_all(signal) } else { record.signal(signal) }?;
+        Ok(())
     }
 
     fn exec(&self, exec: &Exec<'_>) -> Result<Spawned, SandboxError> {
