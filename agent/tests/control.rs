@@ -352,3 +352,25 @@ fn a_container_as_docker_makes_it() {
     agent.stream(1).read_to_string(&mut text).unwrap();
     assert!(text.is_empty());
 }
+
+/// What `syscalls.sh exec` counts: as engines ask for it, with an environment and pipes, in a container that runs.
+#[test]
+fn an_exec_as_docker_makes_it() {
+    if !can_run() {
+        return;
+    }
+    let mut agent = Agent::start_as_first();
+    let root = agent.root("root");
+    agent.create("c", spec(&["sleep", "1000"]), &root, Stdio::default()).unwrap();
+    agent.start_container("c").unwrap();
+    let mut process = process(&["/bin/true"]);
+    process["env"].as_array_mut().unwrap().push(json!("HOME=/root"));
+    agent.exec("c", "x", process, all(1)).unwrap();
+    assert_eq!(agent.wait("c", Some("x")).status, ExitStatus::Code(0));
+    let mut text = String::new();
+    agent.stream(1).read_to_string(&mut text).unwrap();
+    assert!(text.is_empty());
+    agent.kill("c", 9, false).unwrap();
+    assert_eq!(agent.wait("c", None).status, ExitStatus::Signal(9));
+    agent.delete("c").unwrap();
+}
