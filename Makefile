@@ -10,10 +10,10 @@ PROGRAMS := bulkhead bulkhead-oci bulkhead-vmm
 PREFIX ?= /usr
 
 # gcc and make: crates that hold C; the kernel's own are named in guest-kernel/build.sh; cpio: the guest's RAM disk;
-# e2fsprogs: writable layers; erofs-utils, strace and busybox: the tests and their images; qemu: the benchmark's peer.
+# e2fsprogs: writable layers; erofs-utils, strace and busybox: the tests and their images; qemu, crun, runc: the benchmark's peers.
 PACKAGES := gcc make libc6-dev cpio e2fsprogs
 TEST_PACKAGES := erofs-utils strace busybox-static
-BENCH_PACKAGES := qemu-system-x86
+BENCH_PACKAGES := qemu-system-x86 crun runc
 
 install_packages = missing=$$(for p in $(1); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
 	if [ -n "$$missing" ]; then echo "installing:" $$missing; \

@@ -8,6 +8,14 @@ use serde_json::{Value, json};
 pub(crate) struct Report {
     facts: Vec<(&'static str, String)>,
     rows: Vec<Row>,
+    tables: Vec<Table>,
+}
+
+/// Things beside each other: a column for each, a row for each figure.
+pub(crate) struct Table {
+    title: String,
+    columns: Vec<String>,
+    rows: Vec<(String, Unit, Vec<Vec<f64>>)>,
 }
 
 struct Row {
@@ -30,6 +38,10 @@ pub(crate) enum Unit {
     Bytes,
     /// Millions of bytes in a second.
     Rate,
+    /// Milliseconds.
+    Milliseconds,
+    /// A number of things.
+    Count,
 }
 
 impl Unit {
@@ -40,13 +52,20 @@ impl Unit {
             Unit::Kib => format!("{:.2} MiB", value / 1024.0),
             Unit::Bytes => format!("{:.0} KiB", value / 1024.0),
             Unit::Rate => format!("{value:.2} MB/s"),
+            Unit::Milliseconds => format!("{value:.2} ms"),
+            Unit::Count => format!("{value:.0}"),
         }
     }
 }
 
 impl Report {
     pub(crate) fn new(facts: Vec<(&'static str, String)>) -> Self {
-        Self { facts, rows: Vec::new() }
+        Self { facts, rows: Vec::new(), tables: Vec::new() }
+    }
+
+    /// Adds a table, to be shown behind the figures.
+    pub(crate) fn add_table(&mut self, table: Table) {
+        self.tables.push(table);
     }
 
     /// Adds the median of these samples.
@@ -94,7 +113,8 @@ impl Report {
             let (value, error) = (row.value.as_ref().ok(), row.value.as_ref().err());
             json!({"figure": row.figure, "value": value, "error": error, "how": row.how, "samples": row.samples})
         });
-        json!({"machine": facts, "figures": rows.collect::<Vec<_>>()})
+        let tables = self.tables.iter().map(Table::json).collect::<Vec<_>>();
+        json!({"machine": facts, "figures": rows.collect::<Vec<_>>(), "tables": tables})
     }
 }
 
@@ -103,8 +123,9 @@ impl fmt::Display for Report {
         for (key, value) in &self.facts {
             writeln!(f, "{key}: {value}")?;
         }
-        writeln!(f)?;
-        writeln!(f, "| figure | value | how |\n|---|---|---|")?;
+        if !self.rows.is_empty() {
+            writeln!(f, "\n| figure | value | how |\n|---|---|---|")?;
+        }
         for row in &self.rows {
             let value = match &row.value {
                 Ok(value) => value.clone(),
@@ -112,8 +133,65 @@ impl fmt::Display for Report {
             };
             writeln!(f, "| {} | {value} | {} |", row.figure, row.how)?;
         }
+        self.tables.iter().try_for_each(|table| table.fmt(f))
+    }
+}
+
+impl Table {
+    pub(crate) fn new(title: &str, columns: Vec<String>) -> Self {
+        Self { title: title.to_owned(), columns, rows: Vec::new() }
+    }
+
+    /// Adds a row: the samples of each column.
+    pub(crate) fn add(&mut self, what: &str, unit: Unit, samples: Vec<Vec<f64>>) {
+        self.rows.push((what.to_owned(), unit, samples));
+    }
+
+    fn json(&self) -> Value {
+        let rows = self
+            .rows
+            .iter()
+            .map(|(figure, _, samples)| json!({"figure": figure, "samples": samples}));
+        json!({"title": self.title, "columns": self.columns, "rows": rows.collect::<Vec<_>>()})
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\n{}\n", self.title)?;
+        writeln!(f, "| what | {} |", self.columns.join(" | "))?;
+        writeln!(f, "|---|{}", "---:|".repeat(self.columns.len()))?;
+        for (figure, unit, columns) in &self.rows {
+            let cells: Vec<_> = columns.iter().map(|samples| cell(*unit, samples)).collect();
+            writeln!(f, "| {figure} | {} |", cells.join(" | "))?;
+        }
         Ok(())
     }
+}
+
+/// The median, and how far the samples spread when there are several.
+fn cell(unit: Unit, samples: &[f64]) -> String {
+    let Some(middle) = median(samples) else { return "-".to_owned() };
+    match (quantile(samples, 0.1), quantile(samples, 0.9)) {
+        (Some(low), Some(high)) if samples.len() > 1 => {
+            format!("{} ({} to {})", unit.show(middle), unit.show(low), unit.show(high))
+        }
+        _ => unit.show(middle),
+    }
+}
+
+/// The smallest sample that at least this part of all are not above.
+fn quantile(samples: &[f64], part: f64) -> Option<f64> {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "there are few samples, and the part is between 0 and 1"
+    )]
+    let rank = (part * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.max(1) - 1).copied()
 }
 
 /// The middle sample, or the mean of the two in the middle.
@@ -135,6 +213,18 @@ mod tests {
         assert_eq!(median(&[5.0]), Some(5.0));
         assert_eq!(median(&[9.0, 1.0, 5.0]), Some(5.0));
         assert_eq!(median(&[4.0, 1.0, 9.0, 2.0]), Some(3.0));
+    }
+
+    #[test]
+    fn a_column_has_its_median_and_its_spread() {
+        let mut table = Table::new("both", vec!["a".to_owned(), "b".to_owned()]);
+        let ten: Vec<f64> = (1..=10).map(f64::from).collect();
+        table.add("time", Unit::Milliseconds, vec![ten, vec![]]);
+        table.add("calls", Unit::Count, vec![vec![7.0], vec![8.0]]);
+        let text = table.to_string();
+        assert!(text.contains("| what | a | b |\n|---|---:|---:|\n"), "{text}");
+        assert!(text.contains("| time | 5.50 ms (1.00 ms to 9.00 ms) | - |"), "{text}");
+        assert!(text.contains("| calls | 7 | 8 |"), "{text}");
     }
 
     #[test]
