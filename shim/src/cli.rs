@@ -1,10 +1,15 @@
 //! The command line of `bulkhead`, as clap reads it and `--help` shows it.
 
-use std::path::PathBuf;
+mod container;
+mod verbs;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::size::MemorySize;
+pub use container::{ContainerArgs, CreateArgs, RunArgs};
+pub use verbs::{
+    AttachArgs, CpArgs, ExecArgs, InspectArgs, KillArgs, LogsArgs, Names, PsArgs, RenameArgs,
+    RestartArgs, RmArgs, StartArgs, StatsArgs, StopArgs, TopArgs,
+};
 
 const EXIT_CODES: &str = "\
 EXIT CODES
@@ -17,8 +22,9 @@ EXIT CODES
 FILES AND ENVIRONMENT
   Each setting comes from its environment variable, else from /etc/bulkhead/config.toml
   (the key is the name after BULKHEAD_, in small letters), else from its default.
-  BULKHEAD_DATA          images and writable layers       [/var/lib/bulkhead]
+  BULKHEAD_DATA          images and containers            [/var/lib/bulkhead]
   BULKHEAD_RUN           state of running containers      [/run/bulkhead]
+  BULKHEAD_ISOLATION     vm or host                       [vm]
   BULKHEAD_KERNEL        the guest's kernel               [vmlinux]
   BULKHEAD_INITRD        the guest's agent                [bulkhead-initrd.cpio]
   BULKHEAD_VMM           the virtual machine monitor      [bulkhead-vmm]
@@ -28,8 +34,9 @@ FILES AND ENVIRONMENT
 
 /// Runs OCI containers, each in its own microVM.
 ///
-/// Every container boots in a minimal KVM virtual machine with a kernel of its own. An image comes from an OCI image
-/// layout (`oci:DIR[:TAG]`) or from a docker archive (`docker-archive:FILE`).
+/// Every container boots in a minimal KVM virtual machine with a kernel of its own; with `--isolation host` it runs on this host's kernel instead. An image
+/// comes from an OCI image layout (`oci:DIR[:TAG]`) or from a docker archive (`docker-archive:FILE`). A container is named by its name, its id or the
+/// start of its id.
 #[derive(Debug, Parser)]
 #[command(name = "bulkhead", version, after_long_help = EXIT_CODES, arg_required_else_help = true)]
 pub struct Cli {
@@ -41,85 +48,61 @@ pub struct Cli {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run a program of an image in a new microVM
+    /// Run a program of an image in a new container
     Run(Box<RunArgs>),
+    /// Make a container without starting it
+    Create(Box<CreateArgs>),
+    /// Start containers that do not run
+    Start(StartArgs),
+    /// Run another program in a running container
+    Exec(ExecArgs),
+    /// List containers
+    #[command(visible_alias = "ls")]
+    Ps(PsArgs),
+    /// Show what a container wrote
+    Logs(LogsArgs),
+    /// Ask containers to end, and kill those that do not
+    Stop(StopArgs),
+    /// Send a signal to containers
+    Kill(KillArgs),
+    /// Stop and start containers
+    Restart(RestartArgs),
+    /// Remove containers
+    Rm(RmArgs),
+    /// Show all that is known of containers, as JSON
+    Inspect(InspectArgs),
+    /// Copy files between a container and this host
+    Cp(CpArgs),
+    /// List the processes of a container
+    Top(TopArgs),
+    /// Show what containers use
+    Stats(StatsArgs),
+    /// Wait until containers end, and print their exit codes
+    Wait(Names),
+    /// Join a running container's standard streams
+    Attach(AttachArgs),
+    /// Give a container another name
+    Rename(RenameArgs),
+    /// Freeze all processes of containers
+    Pause(Names),
+    /// Let frozen containers go on
+    Unpause(Names),
     /// Import, list and remove images
     #[command(subcommand, arg_required_else_help = true)]
     Image(ImageCommand),
+    /// Keep a container (for this program itself)
+    #[command(hide = true)]
+    Keeper(KeeperArgs),
 }
 
-/// Arguments of `run`.
+/// Arguments of the keeper.
 #[derive(Debug, Args)]
-#[command(after_long_help = EXIT_CODES, long_about = "\
-Run a program of an image in a new microVM.
-
-The image's entry point, command, environment, user, working directory and stop signal are honoured as docker does. \
-Standard input is given to the program with -i, a terminal with -t. The container, its writable layer and its microVM \
-are gone when the program ends.
-
-  bulkhead run oci:images/debian uname -a
-  tar c . | bulkhead run -i debian tar t
-  bulkhead run -it --memory 512m --cpus 2 debian bash")]
-pub struct RunArgs {
-    /// Give the program this standard input; without it, its input is empty
-    #[arg(short, long)]
-    pub interactive: bool,
-    /// Give the program a terminal
-    #[arg(short, long)]
-    pub tty: bool,
-    /// Remove the container when it ends (the container is removed without it too: there is no way to start it again yet)
+pub struct KeeperArgs {
+    /// Be the keeper and not its guardian
     #[arg(long)]
-    pub rm: bool,
-    /// Set an environment variable; NAME alone takes its value from here
-    #[arg(short, long, value_name = "NAME[=VALUE]")]
-    pub env: Vec<String>,
-    /// The working directory in the container
-    #[arg(short, long, value_name = "DIR")]
-    pub workdir: Option<String>,
-    /// The user, and the group, by name or number
-    #[arg(short, long, value_name = "USER[:GROUP]")]
-    pub user: Option<String>,
-    /// The container's name; two running containers cannot share one
-    #[arg(long, value_name = "NAME")]
-    pub name: Option<String>,
-    /// The microVM's memory (suffixes b, k, m, g); the container gets what the guest's kernel leaves of it
-    #[arg(long, short, value_name = "SIZE", default_value = "256m")]
-    pub memory: MemorySize,
-    /// CPUs: the microVM has as many, rounded up, and the container's share of them is limited to this
-    #[arg(long, value_name = "N", default_value = "1", value_parser = parse_cpus)]
-    pub cpus: f64,
-    /// The largest size of the container's writable layer
-    #[arg(long, value_name = "SIZE", default_value = "10g")]
-    pub disk_size: MemorySize,
-    /// Mount the container's root file system read-only
-    #[arg(long)]
-    pub read_only: bool,
-    /// Mount a tmpfs, with mount options such as size=16m,mode=1777
-    #[arg(long, value_name = "DIR[:OPTIONS]")]
-    pub tmpfs: Vec<String>,
-    /// The container's host name
-    #[arg(long, value_name = "NAME")]
-    pub hostname: Option<String>,
-    /// Run this program instead of the image's entry point
-    #[arg(long, value_name = "PROGRAM")]
-    pub entrypoint: Option<String>,
-    /// The signal that asks the program to end when this terminal closes
-    #[arg(long, value_name = "SIGNAL")]
-    pub stop_signal: Option<String>,
-    /// Boot this kernel: an ELF vmlinux
-    #[arg(long, value_name = "FILE")]
-    pub kernel: Option<PathBuf>,
-    /// Append the guest's console to this file, for debugging (slows the start down)
-    #[arg(long, value_name = "FILE")]
-    pub console_log: Option<PathBuf>,
-    /// Say on standard error, when the program has ended, how long each step of the start took
-    #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "table")]
-    pub timeline: Option<TimelineFormat>,
-    /// The image: a name from `bulkhead image ls`, an image's id, oci:DIR[:TAG] or docker-archive:FILE
-    pub image: String,
-    /// The program and its arguments instead of the image's command
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
-    pub command: Vec<String>,
+    pub keep: bool,
+    /// The container
+    pub id: String,
 }
 
 /// How a timeline is shown.
@@ -166,11 +149,4 @@ The image's id is printed.")]
         #[arg(required = true)]
         images: Vec<String>,
     },
-}
-
-fn parse_cpus(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(cpus) if (0.01..=8.0).contains(&cpus) => Ok(cpus),
-        _ => Err("a number from 0.01 to 8 is needed".into()),
-    }
 }

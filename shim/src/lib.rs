@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod commands;
 pub mod container;
+pub mod keeper;
 pub mod lifecycle;
 pub mod logs;
 mod monitor;

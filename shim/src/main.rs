@@ -1,16 +1,11 @@
 //! The `bulkhead` program.
 
 use std::{
-    error::Error,
     io::{self, Write},
     process::ExitCode,
 };
 
-use bulkhead::{
-    cli::{Cli, Command},
-    commands::{self, CommandError},
-    timeline,
-};
+use bulkhead::{cli::Cli, commands, timeline};
 use clap::Parser;
 
 fn main() -> ExitCode {
@@ -24,30 +19,13 @@ fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    let done = match cli.command {
-        Command::Run(args) => commands::run(&args, started),
-        Command::Image(command) => commands::image(&command).map(|()| 0),
-    };
+    let done = commands::run_command(&cli.command, started);
     match done {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             // With standard error closed the exit code has to do.
-            let _ = writeln!(io::stderr(), "bulkhead: {}", chain(&error));
-            ExitCode::from(error.exit_code())
+            let _ = writeln!(io::stderr(), "bulkhead: {}", commands::chain(&error));
+            ExitCode::from(cli.command.failure_code(&error))
         }
     }
-}
-
-/// An error and what caused it, in one line, without saying anything twice.
-fn chain(error: &CommandError) -> String {
-    let mut line = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !line.contains(&cause_text) {
-            line = format!("{line}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    line.replace('\n', " ")
 }

@@ -3,6 +3,7 @@
 use std::{
     env, fs, io,
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
@@ -216,6 +217,22 @@ impl Settings {
             initrd: variable("BULKHEAD_INITRD").or(file.initrd),
             vmm: variable("BULKHEAD_VMM").or(file.vmm),
         })
+    }
+
+    /// Lets a command that runs in another directory have the same settings.
+    pub fn export(&self, command: &mut Command) {
+        let paths = [
+            ("BULKHEAD_DATA", Some(&self.data)),
+            ("BULKHEAD_RUN", Some(&self.run)),
+            ("BULKHEAD_KERNEL", self.kernel.as_ref()),
+            ("BULKHEAD_INITRD", self.initrd.as_ref()),
+            ("BULKHEAD_VMM", self.vmm.as_ref()),
+        ];
+        for (name, path) in paths {
+            if let Some(path) = path.and_then(|path| std::path::absolute(path).ok()) {
+                command.env(name, path);
+            }
+        }
     }
 
     /// The guest's kernel.

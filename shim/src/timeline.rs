@@ -41,6 +41,20 @@ pub enum Step {
 }
 
 impl Step {
+    const ALL: [Self; 11] = [
+        Self::Request,
+        Self::Prepared,
+        Self::VmmSpawned,
+        Self::VmmStarted,
+        Self::KernelEntry,
+        Self::AgentEntry,
+        Self::AgentReady,
+        Self::Created,
+        Self::ProgramEntry,
+        Self::FirstOutput,
+        Self::Ended,
+    ];
+
     fn name(self) -> &'static str {
         match self {
             Step::Request => "request",
@@ -120,6 +134,18 @@ impl Timeline {
         }
     }
 
+    /// Adds the steps of such a list; what in it is none is left out.
+    pub fn merge(&mut self, records: &Value) {
+        let number = |record: &Value, key: &str| record.get(key).and_then(Value::as_u64);
+        for record in records.as_array().map(Vec::as_slice).unwrap_or_default() {
+            let key = record.get("step").and_then(Value::as_str).unwrap_or_default();
+            let step = Step::ALL.into_iter().find(|step| step.key() == key);
+            if let (Some(step), Some(at)) = (step, number(record, "at")) {
+                self.pass_at(step, at, number(record, "instructions"));
+            }
+        }
+    }
+
     fn in_order(&self) -> (u64, Vec<Passed>) {
         let mut passed = self.passed.clone();
         passed.sort_by_key(|step| step.at);
@@ -189,5 +215,9 @@ mod tests {
         );
         assert_eq!(json[2]["ms"], 8.0);
         assert_eq!(json.as_array().unwrap().len(), 3);
+        let mut other = Timeline::begin(1_000_000);
+        other.merge(&timeline.records());
+        other.merge(&json!([{ "step": "no such step", "at": 1 }, 7]));
+        assert_eq!(other.json(), timeline.json());
     }
 }

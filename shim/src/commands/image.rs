@@ -2,23 +2,19 @@
 
 use std::io::{self, Write};
 
-use bulkhead_rootfs::{Image, Source, Store};
+use bulkhead_rootfs::{Image, Source};
 use serde_json::json;
 
-use super::CommandError;
-use crate::{
-    cli::ImageCommand, container::directory::Registry, progress::Bars, settings::Settings, size,
-};
+use super::{CommandError, context::Context};
+use crate::{cli::ImageCommand, progress::Bars, size};
 
 /// Does what `command` says.
 ///
 /// # Errors
 /// [`CommandError`].
-pub fn image(command: &ImageCommand) -> Result<(), CommandError> {
-    let settings = Settings::load()?;
-    let registry = Registry::open(&settings.run, &settings.data)?;
-    let living = registry.sweep()?;
-    let store = Store::open(&settings.data)?;
+pub(super) fn image(command: &ImageCommand) -> Result<(), CommandError> {
+    let context = Context::open()?;
+    let store = context.store()?;
     let mut out = io::stdout().lock();
     match command {
         ImageCommand::Import { name, quiet, source } => {
@@ -31,11 +27,9 @@ pub fn image(command: &ImageCommand) -> Result<(), CommandError> {
         ImageCommand::Rm { images } => {
             for reference in images {
                 let image = store.get(reference)?;
-                if let Some(user) = living.iter().find(|state| state.image == image.id.to_string())
-                {
+                if let Some(user) = user_of(&context, &image)? {
                     let message = format!(
-                        "the image {reference} is in use by container {}; end that first",
-                        user.name
+                        "the image {reference} is in use by container {user}; remove that first (bulkhead rm)"
                     );
                     return Err(CommandError::Usage(message));
                 }
@@ -45,6 +39,14 @@ pub fn image(command: &ImageCommand) -> Result<(), CommandError> {
         }
     }
     Ok(())
+}
+
+/// The name of a container that is made of the image.
+fn user_of(context: &Context, image: &Image) -> Result<Option<String>, CommandError> {
+    let id = image.id.to_string();
+    let definitions =
+        context.registry.places()?.into_iter().filter_map(|place| place.definition().ok());
+    Ok(definitions.into_iter().find(|definition| definition.image == id).map(|found| found.name))
 }
 
 fn list(images: &[Image], as_json: bool, quiet: bool, out: &mut impl Write) -> io::Result<()> {

@@ -1,81 +1,72 @@
 //! What each verb does.
 
+mod attach;
+mod context;
+mod copy;
+mod create;
+mod ended;
+mod error;
+mod exec;
 mod image;
+mod inspect;
+mod kill;
+mod logs;
+mod pause;
+mod ps;
+mod rm;
 mod run;
+mod start;
+mod stats;
+mod stop;
+mod table;
+mod template;
+mod top;
+mod view;
+mod wait;
 
-pub use image::image;
-pub use run::run;
+pub use error::{CommandError, chain};
 
-use bulkhead_protocol::FailureKind;
+use crate::{cli::Command, keeper};
 
-use crate::{
-    container::{directory::DirectoryError, spec::SpecError, user::UserError},
-    sandbox::StartError,
-    session::SessionError,
-    settings::SettingsError,
-};
-
-/// Why a verb failed. Its exit code is docker's.
-#[derive(Debug, thiserror::Error)]
-pub enum CommandError {
-    /// The settings.
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
-    /// The image store.
-    #[error(transparent)]
-    Store(#[from] bulkhead_rootfs::StoreError),
-    /// An image's source.
-    #[error(transparent)]
-    Source(#[from] bulkhead_rootfs::SourceError),
-    /// An import.
-    #[error(transparent)]
-    Import(#[from] bulkhead_rootfs::ImportError),
-    /// A file of the image.
-    #[error(transparent)]
-    Read(#[from] bulkhead_rootfs::ReadError),
-    /// The writable layer.
-    #[error(transparent)]
-    Writable(#[from] bulkhead_rootfs::writable::WritableError),
-    /// A container's directory.
-    #[error(transparent)]
-    Directory(#[from] DirectoryError),
-    /// The user.
-    #[error(transparent)]
-    User(#[from] UserError),
-    /// The specification.
-    #[error(transparent)]
-    Spec(#[from] SpecError),
-    /// The machine's start.
-    #[error(transparent)]
-    Start(#[from] StartError),
-    /// The session.
-    #[error(transparent)]
-    Session(#[from] SessionError),
-    /// A flag's value.
-    #[error("{0}")]
-    Usage(String),
-    /// Standard output.
-    #[error("cannot write to standard output: {0}")]
-    Output(#[from] std::io::Error),
+/// Does what the command line says; the exit code is for this process. `started` is when the process was (see [`crate::timeline::now`]).
+///
+/// # Errors
+/// [`CommandError`].
+pub fn run_command(command: &Command, started: u64) -> Result<u8, CommandError> {
+    match command {
+        Command::Run(args) => run::run(args, started),
+        Command::Create(args) => create::create(args),
+        Command::Start(args) => start::start(args),
+        Command::Exec(args) => exec::exec(args),
+        Command::Ps(args) => ps::ps(args),
+        Command::Logs(args) => logs::logs(args),
+        Command::Stop(args) => stop::stop(args),
+        Command::Kill(args) => kill::kill(args),
+        Command::Restart(args) => start::restart(args),
+        Command::Rm(args) => rm::rm(args),
+        Command::Inspect(args) => inspect::inspect(args),
+        Command::Cp(args) => copy::cp(args),
+        Command::Top(args) => top::top(args),
+        Command::Stats(args) => stats::stats(args),
+        Command::Wait(args) => wait::wait(args),
+        Command::Attach(args) => attach::attach(args),
+        Command::Rename(args) => rm::rename(args),
+        Command::Pause(args) => pause::pause(args),
+        Command::Unpause(args) => pause::unpause(args),
+        Command::Image(command) => image::image(command).map(|()| 0),
+        Command::Keeper(args) if args.keep => Ok(keeper::keep(&args.id).map(|()| 0)?),
+        Command::Keeper(args) => Ok(keeper::guard(&args.id).map(|()| 0)?),
+    }
 }
 
-impl CommandError {
-    /// The exit code of `bulkhead`.
+impl Command {
+    /// The exit code of this verb when it fails: docker's, for whom only verbs that give a program's exit code have others than 1.
     #[must_use]
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            CommandError::Session(SessionError::Refused {
-                kind: FailureKind::ProgramNotFound,
-                ..
-            }) => 127,
-            CommandError::Session(SessionError::Refused {
-                kind: FailureKind::ProgramNotExecutable,
-                ..
-            }) => 126,
-            CommandError::Session(SessionError::Signal(signal)) => {
-                u8::try_from(*signal).unwrap_or(0).saturating_add(128)
-            }
-            _ => 125,
+    pub fn failure_code(&self, error: &CommandError) -> u8 {
+        match (self, error.exit_code()) {
+            (Self::Run(_) | Self::Image(_), code) => code,
+            (Self::Exec(_) | Self::Start(_) | Self::Attach(_), code) if code != 125 => code,
+            _ => 1,
         }
     }
 }

@@ -6,7 +6,8 @@ use oci_spec::{
 };
 use serde_json::{Value, json};
 
-use super::user::User;
+use super::{seccomp, user::User};
+use crate::settings::Isolation;
 
 /// Why no specification can be made.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +24,14 @@ pub enum SpecError {
     /// An `-e` without a name.
     #[error("-e {0}: a name, or NAME=VALUE, is needed")]
     Environment(String),
+    /// A `-v` that is none.
+    #[error(
+        "-v {0}: HOST:DIR or HOST:DIR:ro is needed, with two absolute paths of which the first exists (named volumes are not supported)"
+    )]
+    Volume(String),
+    /// A capability that is none.
+    #[error("{0:?} is not a capability's name")]
+    Capability(String),
     /// An inner contradiction of the flags and the specification's rules.
     #[error("no OCI specification can be made of these flags: {0}")]
     Build(#[from] serde_json::Error),
@@ -51,10 +60,22 @@ pub struct Wishes<'a> {
     pub read_only: bool,
     /// `DIR[:OPTIONS]`.
     pub tmpfs: &'a [String],
+    /// `HOST:DIR[:ro]`.
+    pub volumes: &'a [String],
+    /// What separates the container from this host.
+    pub isolation: Isolation,
+    /// The path of its cgroup.
+    pub cgroup: &'a str,
     /// Limit in bytes of the container's memory.
-    pub memory: u64,
+    pub memory: Option<u64>,
     /// Limit of its CPUs' time.
-    pub cpus: f64,
+    pub cpus: Option<f64>,
+    /// Limit of its processes and threads.
+    pub pids: Option<i64>,
+    /// Capabilities beyond the default ones, or `ALL`.
+    pub cap_add: &'a [String],
+    /// Default capabilities that it does without, or `ALL`.
+    pub cap_drop: &'a [String],
 }
 
 /// Capabilities that docker gives by default.
@@ -73,6 +94,51 @@ const CAPABILITIES: [&str; 14] = [
     "CAP_SETPCAP",
     "CAP_SETUID",
     "CAP_SYS_CHROOT",
+];
+
+/// All capabilities that Linux 6 has (capabilities(7)).
+const ALL_CAPABILITIES: [&str; 41] = [
+    "CAP_AUDIT_CONTROL",
+    "CAP_AUDIT_READ",
+    "CAP_AUDIT_WRITE",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_KILL",
+    "CAP_LEASE",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_MAC_ADMIN",
+    "CAP_MAC_OVERRIDE",
+    "CAP_MKNOD",
+    "CAP_NET_ADMIN",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST",
+    "CAP_NET_RAW",
+    "CAP_PERFMON",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYSLOG",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_NICE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_WAKE_ALARM",
 ];
 
 const MASKED: [&str; 10] = [
@@ -105,41 +171,65 @@ pub fn build(image: &ImageConfiguration, wishes: &Wishes<'_>) -> Result<Spec, Sp
     for tmpfs in wishes.tmpfs {
         mounts.push(tmpfs_mount(tmpfs)?);
     }
-    #[allow(clippy::cast_possible_truncation, reason = "at most 8 CPUs by the command line")]
-    let quota = (wishes.cpus * f64::from(CPU_PERIOD)) as i64;
-    let process = process(image, wishes)?;
-    // No network namespace: the container owns the guest's network.
-    let namespaces = ["pid", "mount", "ipc", "uts", "cgroup"].map(|kind| json!({ "type": kind }));
+    for volume in wishes.volumes {
+        mounts.push(bind_mount(volume)?);
+    }
+    let mut namespaces = vec!["pid", "mount", "ipc", "uts", "cgroup"];
+    let mut linux = json!({
+        "cgroupsPath": wishes.cgroup,
+        "maskedPaths": MASKED,
+        "readonlyPaths": READ_ONLY,
+        "resources": resources(wishes),
+    });
+    // In a microVM the container owns the guest's network, and the kernel is its own.
+    if wishes.isolation == Isolation::Host {
+        namespaces.push("network");
+        linux["seccomp"] = seccomp::filter();
+    }
+    let namespaces: Vec<Value> = namespaces.iter().map(|kind| json!({ "type": kind })).collect();
+    linux["namespaces"] = namespaces.into();
     let spec = json!({
         "ociVersion": "1.2.0",
         "hostname": wishes.hostname,
         "root": { "path": "rootfs", "readonly": wishes.read_only },
-        "process": process,
+        "process": process(image, wishes)?,
         "mounts": mounts,
-        "linux": {
-            "namespaces": namespaces,
-            "maskedPaths": MASKED,
-            "readonlyPaths": READ_ONLY,
-            "resources": {
-                "memory": { "limit": wishes.memory },
-                "cpu": { "quota": quota, "period": CPU_PERIOD },
-                "devices": [
-                    { "allow": false, "access": "rwm" },
-                    { "allow": true, "type": "c", "access": "m" },
-                    { "allow": true, "type": "b", "access": "m" },
-                    { "allow": true, "type": "c", "major": 1, "minor": 3, "access": "rwm" },
-                    { "allow": true, "type": "c", "major": 1, "minor": 5, "access": "rwm" },
-                    { "allow": true, "type": "c", "major": 1, "minor": 7, "access": "rwm" },
-                    { "allow": true, "type": "c", "major": 1, "minor": 8, "access": "rwm" },
-                    { "allow": true, "type": "c", "major": 1, "minor": 9, "access": "rwm" },
-                    { "allow": true, "type": "c", "major": 5, "minor": 0, "access": "rwm" },
-                    { "allow": true, "type": "c", "major": 5, "minor": 2, "access": "rwm" },
-                    { "allow": true, "type": "c", "major": 136, "access": "rwm" },
-                ],
-            },
-        },
+        "linux": linux,
     });
     Ok(serde_json::from_value(spec)?)
+}
+
+fn resources(wishes: &Wishes<'_>) -> Value {
+    let mut resources = json!({ "devices": devices() });
+    if let Some(limit) = wishes.memory {
+        resources["memory"] = json!({ "limit": limit });
+    }
+    if let Some(cpus) = wishes.cpus {
+        #[allow(clippy::cast_possible_truncation, reason = "at most 8192 CPUs by the command line")]
+        let quota = (cpus * f64::from(CPU_PERIOD)) as i64;
+        resources["cpu"] = json!({ "quota": quota, "period": CPU_PERIOD });
+    }
+    if let Some(limit) = wishes.pids {
+        resources["pids"] = json!({ "limit": limit });
+    }
+    resources
+}
+
+/// Nothing but nodes may be made of any device, and those that every container has may be used.
+fn devices() -> Value {
+    json!([
+        { "allow": false, "access": "rwm" },
+        { "allow": true, "type": "c", "access": "m" },
+        { "allow": true, "type": "b", "access": "m" },
+        { "allow": true, "type": "c", "major": 1, "minor": 3, "access": "rwm" },
+        { "allow": true, "type": "c", "major": 1, "minor": 5, "access": "rwm" },
+        { "allow": true, "type": "c", "major": 1, "minor": 7, "access": "rwm" },
+        { "allow": true, "type": "c", "major": 1, "minor": 8, "access": "rwm" },
+        { "allow": true, "type": "c", "major": 1, "minor": 9, "access": "rwm" },
+        { "allow": true, "type": "c", "major": 5, "minor": 0, "access": "rwm" },
+        { "allow": true, "type": "c", "major": 5, "minor": 2, "access": "rwm" },
+        { "allow": true, "type": "c", "major": 136, "access": "rwm" },
+    ])
 }
 
 fn process(image: &ImageConfiguration, wishes: &Wishes<'_>) -> Result<Process, SpecError> {
@@ -178,20 +268,44 @@ fn process(image: &ImageConfiguration, wishes: &Wishes<'_>) -> Result<Process, S
         "args": args,
         "env": env,
         "cwd": cwd,
-        "capabilities": {
-            "bounding": CAPABILITIES,
-            "effective": CAPABILITIES,
-            "permitted": CAPABILITIES,
-        },
+        "capabilities": capabilities(wishes)?,
     });
-    // Only root keeps capabilities over execve(2), as with docker.
-    if wishes.user.uid != 0 {
-        process["capabilities"] = json!({ "bounding": CAPABILITIES });
-    }
     if let (true, Some((rows, columns))) = (wishes.terminal, wishes.console_size) {
         process["consoleSize"] = json!({ "height": rows, "width": columns });
     }
     Ok(serde_json::from_value(process)?)
+}
+
+fn capabilities(wishes: &Wishes<'_>) -> Result<Value, SpecError> {
+    let named = |names: &[String]| -> Result<Vec<&'static str>, SpecError> {
+        let mut found = Vec::new();
+        for name in names {
+            let upper = name.to_ascii_uppercase();
+            let long = format!("CAP_{}", upper.strip_prefix("CAP_").unwrap_or(&upper));
+            match ALL_CAPABILITIES.iter().find(|known| **known == long) {
+                Some(known) => found.push(*known),
+                None if upper == "ALL" => found.extend(ALL_CAPABILITIES),
+                None => return Err(SpecError::Capability(name.clone())),
+            }
+        }
+        Ok(found)
+    };
+    let (added, dropped) = (named(wishes.cap_add)?, named(wishes.cap_drop)?);
+    let all_dropped = dropped.len() >= ALL_CAPABILITIES.len();
+    let given: Vec<_> = ALL_CAPABILITIES
+        .into_iter()
+        .filter(|name| match all_dropped {
+            true => added.contains(name),
+            false => {
+                (CAPABILITIES.contains(name) || added.contains(name)) && !dropped.contains(name)
+            }
+        })
+        .collect();
+    // Only root keeps capabilities over execve(2), as with docker.
+    Ok(match wishes.user.uid {
+        0 => json!({ "bounding": given, "effective": given, "permitted": given }),
+        _ => json!({ "bounding": given }),
+    })
 }
 
 fn environment(image: Vec<String>, wishes: &Wishes<'_>) -> Result<Vec<String>, SpecError> {
@@ -205,27 +319,41 @@ fn environment(image: Vec<String>, wishes: &Wishes<'_>) -> Result<Vec<String>, S
     if wishes.terminal {
         env.push("TERM=xterm".into());
     }
-    let mut set = |variable: String| {
-        let name = variable.split('=').next().unwrap_or_default();
-        match env.iter_mut().find(|known| known.split('=').next() == Some(name)) {
-            Some(known) => *known = variable,
-            None => env.push(variable),
-        }
-    };
-    image.into_iter().filter(|variable| variable.contains('=')).for_each(&mut set);
-    for wish in wishes.env {
+    image
+        .into_iter()
+        .filter(|variable| variable.contains('='))
+        .for_each(|variable| set_variable(&mut env, variable));
+    set_wishes(&mut env, wishes.env)?;
+    Ok(env)
+}
+
+/// Sets `NAME=VALUE`, in the place of one of that name.
+pub fn set_variable(env: &mut Vec<String>, variable: String) {
+    let name = variable.split('=').next().unwrap_or_default();
+    match env.iter_mut().find(|known| known.split('=').next() == Some(name)) {
+        Some(known) => *known = variable,
+        None => env.push(variable),
+    }
+}
+
+/// Sets what the user gave with `-e`: `NAME=VALUE`, or `NAME` to take over from this process.
+///
+/// # Errors
+/// [`SpecError::Environment`].
+pub fn set_wishes(env: &mut Vec<String>, wishes: &[String]) -> Result<(), SpecError> {
+    for wish in wishes {
         match wish.split_once('=') {
             Some(("", _)) => return Err(SpecError::Environment(wish.clone())),
-            Some(_) => set(wish.clone()),
+            Some(_) => set_variable(env, wish.clone()),
             None if wish.is_empty() => return Err(SpecError::Environment(wish.clone())),
             None => {
                 if let Ok(value) = std::env::var(wish) {
-                    set(format!("{wish}={value}"));
+                    set_variable(env, format!("{wish}={value}"));
                 }
             }
         }
     }
-    Ok(env)
+    Ok(())
 }
 
 fn default_mounts() -> Vec<Value> {
@@ -254,6 +382,25 @@ fn tmpfs_mount(text: &str) -> Result<Value, SpecError> {
     let options: Vec<&str> = ["nosuid", "nodev", "noexec"].into_iter().chain(given).collect();
     Ok(
         json!({ "destination": destination, "type": "tmpfs", "source": "tmpfs", "options": options }),
+    )
+}
+
+/// `HOST:DIR[:ro|rw]`.
+fn bind_mount(text: &str) -> Result<Value, SpecError> {
+    let bad = || SpecError::Volume(text.into());
+    let mut parts = text.split(':');
+    let (Some(source), Some(destination)) = (parts.next(), parts.next()) else { return Err(bad()) };
+    let access = match (parts.next(), parts.next()) {
+        (None | Some("rw"), None) => "rw",
+        (Some("ro"), None) => "ro",
+        _ => return Err(bad()),
+    };
+    let good = source.starts_with('/') && destination.starts_with('/') && destination != "/";
+    if !good || !std::path::Path::new(source).exists() {
+        return Err(bad());
+    }
+    Ok(
+        json!({ "destination": destination, "type": "bind", "source": source, "options": ["rbind", "rprivate", access] }),
     )
 }
 
@@ -305,8 +452,13 @@ mod tests {
     fn flags_reach_the_specification() {
         let image = image(json!({ "Cmd": ["x"], "WorkingDir": "/srv" }));
         let tmpfs = ["/run:size=1m,exec".to_owned()];
-        let wishes =
-            Wishes { tmpfs: &tmpfs, read_only: true, memory: 7, cpus: 1.5, ..Wishes::default() };
+        let wishes = Wishes {
+            tmpfs: &tmpfs,
+            read_only: true,
+            memory: Some(7),
+            cpus: Some(1.5),
+            ..Wishes::default()
+        };
         let spec = build(&image, &wishes).unwrap();
         assert_eq!(spec.root().as_ref().unwrap().readonly(), Some(true));
         assert_eq!(spec.process().as_ref().unwrap().cwd().to_str(), Some("/srv"));
@@ -336,5 +488,55 @@ mod tests {
         let caps = spec.process().as_ref().unwrap().capabilities().clone().unwrap();
         assert!(caps.effective().as_ref().is_none_or(|set| set.is_empty()));
         assert_eq!(caps.bounding().as_ref().unwrap().len(), 14);
+    }
+
+    #[test]
+    fn capabilities_are_added_and_dropped() {
+        let bounding = |add: &[&str], drop: &[&str]| {
+            let owned =
+                |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+            let (add, drop) = (owned(add), owned(drop));
+            let wishes = Wishes { cap_add: &add, cap_drop: &drop, ..Wishes::default() };
+            let set = capabilities(&wishes)?["bounding"].clone();
+            Ok::<_, SpecError>(serde_json::from_value::<Vec<String>>(set)?)
+        };
+        assert_eq!(bounding(&[], &["ALL"]).unwrap(), [""; 0]);
+        assert_eq!(bounding(&["net_admin"], &["all"]).unwrap(), ["CAP_NET_ADMIN"]);
+        assert_eq!(bounding(&["ALL"], &[]).unwrap().len(), 41);
+        assert_eq!(bounding(&[], &["CAP_CHOWN", "KILL"]).unwrap().len(), 12);
+        assert!(matches!(bounding(&["FLY"], &[]), Err(SpecError::Capability(_))));
+    }
+
+    #[test]
+    fn volumes_are_directories_of_this_host() {
+        let mount = bind_mount("/proc:/data:ro").unwrap();
+        assert_eq!(
+            (mount["source"].as_str(), mount["options"][2].as_str()),
+            (Some("/proc"), Some("ro"))
+        );
+        assert_eq!(bind_mount("/proc:/data").unwrap()["options"][2], "rw");
+        for bad in [
+            "",
+            "/proc",
+            "name:/data",
+            "/proc:data",
+            "/proc:/",
+            "/proc:/d:x",
+            "/proc:/d:ro:z",
+            "/no/such:/d",
+        ] {
+            assert!(matches!(bind_mount(bad), Err(SpecError::Volume(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_a_container_on_this_hosts_kernel_is_filtered() {
+        let image = image(json!({ "Cmd": ["x"] }));
+        for (isolation, filtered) in [(Isolation::Vm, false), (Isolation::Host, true)] {
+            let spec = build(&image, &Wishes { isolation, ..Wishes::default() }).unwrap();
+            let linux = spec.linux().as_ref().unwrap();
+            assert_eq!(linux.seccomp().is_some(), filtered);
+            assert_eq!(linux.namespaces().as_ref().unwrap().len(), if filtered { 6 } else { 5 });
+        }
     }
 }

@@ -75,7 +75,7 @@ impl Follow {
     ///
     /// # Errors
     /// That of read(2).
-    pub fn next(&mut self) -> io::Result<Next> {
+    pub fn next_entry(&mut self) -> io::Result<Next> {
         loop {
             if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.rest.drain(..=end).collect();
@@ -175,7 +175,7 @@ mod tests {
     };
 
     fn drain(follow: &mut Follow, to: &mut String) {
-        while let Next::Entry(entry) = follow.next().unwrap() {
+        while let Next::Entry(entry) = follow.next_entry().unwrap() {
             to.push_str(std::str::from_utf8(&entry.bytes).unwrap());
         }
     }

@@ -15,7 +15,7 @@ mod write;
 pub use entry::{Entry, Stream};
 pub use follow::{Follow, Next};
 pub use read::{Pass, open_all};
-pub use select::{Selection, last_lines};
+pub use select::{End, Selection, last_lines};
 pub use time::parse as parse_time;
 pub use write::{LogWriter, Trouble};
 

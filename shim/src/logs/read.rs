@@ -64,13 +64,15 @@ pub struct Pass {
     line: Vec<u8>,
     /// Lines that are damaged.
     pub damaged: u64,
+    /// Bytes of whole lines that were read of the file that was begun last.
+    pub(super) consumed: u64,
 }
 
 impl Pass {
     /// A pass over these files, in this order.
     #[must_use]
     pub fn new(files: Vec<File>) -> Self {
-        Self { files: files.into_iter(), current: None, line: Vec::new(), damaged: 0 }
+        Self { files: files.into_iter(), current: None, line: Vec::new(), damaged: 0, consumed: 0 }
     }
 
     /// The next entry; `None` at the end. A line without an end is not there yet and is left out.
@@ -81,7 +83,10 @@ impl Pass {
         loop {
             let Some(current) = self.current.as_mut() else {
                 match self.files.next() {
-                    Some(file) => self.current = Some(BufReader::with_capacity(64 << 10, file)),
+                    Some(file) => {
+                        self.current = Some(BufReader::with_capacity(64 << 10, file));
+                        self.consumed = 0;
+                    }
                     None => return Ok(None),
                 }
                 continue;
@@ -92,6 +97,7 @@ impl Pass {
                 self.current = None;
                 continue;
             }
+            self.consumed += self.line.len() as u64;
             match Entry::decode(&self.line) {
                 Some(entry) => return Ok(Some(entry)),
                 None => self.damaged += 1,

@@ -1,6 +1,10 @@
 //! Which entries `logs` shows.
 
-use std::{collections::VecDeque, fs::File, io};
+use std::{
+    collections::VecDeque,
+    fs::File,
+    io::{self, Seek, SeekFrom},
+};
 
 use jiff::Timestamp;
 
@@ -29,41 +33,53 @@ impl Selection {
     }
 }
 
-/// The entries of the last `count` lines of those that are to be shown, and how many damaged lines were met. Files are read from the newest on,
-/// and no more of them than needed.
+/// The end of a log.
+#[derive(Debug)]
+pub struct End {
+    /// The entries of the last lines.
+    pub entries: Vec<Entry<'static>>,
+    /// Lines that are damaged.
+    pub damaged: u64,
+    /// The newest file, which is read next behind the last of these.
+    pub newest: Option<File>,
+}
+
+/// The last `count` lines of those that are to be shown. Files are read from the newest on, and no more of them than needed.
 ///
 /// # Errors
 /// That of read(2).
-pub fn last_lines(
-    files: Vec<File>,
-    selection: &Selection,
-    count: usize,
-) -> io::Result<(Vec<Entry<'static>>, u64)> {
-    let (mut found, mut lines, mut damaged) = (Vec::new(), 0, 0);
-    for file in files.into_iter().rev() {
-        if lines >= count {
+pub fn last_lines(files: Vec<File>, selection: &Selection, count: usize) -> io::Result<End> {
+    let mut end = End { entries: Vec::new(), damaged: 0, newest: None };
+    let mut lines = 0;
+    for mut file in files.into_iter().rev() {
+        if lines >= count && end.newest.is_some() {
             break;
         }
-        let wanted = count - lines;
+        let wanted = count.saturating_sub(lines);
         let mut tail = Tail::default();
-        let mut pass = Pass::new(vec![file]);
+        let mut pass = Pass::new(vec![file.try_clone()?]);
         while let Some(entry) = pass.next_entry()? {
             if selection.shows(&entry) {
                 // What follows in newer files may complete the last line of this one.
-                tail.push(entry, wanted + 1);
+                tail.push(entry, wanted.saturating_add(1));
             }
         }
-        damaged += pass.damaged;
+        end.damaged += pass.damaged;
         let mut entries: Vec<_> = tail.entries.into();
-        entries.append(&mut found);
-        found = entries;
-        lines = line_count(&found);
+        entries.append(&mut end.entries);
+        end.entries = entries;
+        lines = line_count(&end.entries);
+        if end.newest.is_none() {
+            file.seek(SeekFrom::Start(pass.consumed))?;
+            end.newest = Some(file);
+        }
     }
     let mut tail = Tail::default();
-    for entry in found {
+    for entry in end.entries {
         tail.push(entry, count);
     }
-    Ok((tail.entries.into(), damaged))
+    end.entries = tail.entries.into();
+    Ok(end)
 }
 
 /// Lines; one that goes on counts as one.
@@ -97,16 +113,16 @@ impl Tail {
 mod tests {
     use super::*;
     use crate::{
-        logs::{LogWriter, Stream, open_all},
+        logs::{Follow, LogWriter, Next, Stream, open_all},
         settings::LogLimits,
         size::MemorySize,
     };
 
     fn tail(dir: &std::path::Path, count: usize) -> String {
         let selection = Selection::default();
-        let (entries, damaged) = last_lines(open_all(dir).unwrap(), &selection, count).unwrap();
-        assert_eq!(damaged, 0);
-        entries.iter().map(|entry| String::from_utf8_lossy(&entry.bytes).into_owned()).collect()
+        let end = last_lines(open_all(dir).unwrap(), &selection, count).unwrap();
+        assert_eq!(end.damaged, 0);
+        end.entries.iter().map(|entry| String::from_utf8_lossy(&entry.bytes).into_owned()).collect()
     }
 
     #[test]
@@ -127,6 +143,13 @@ mod tests {
         write("prompt");
         assert_eq!(tail(dir.path(), 1), "prompt");
         assert_eq!(tail(dir.path(), 2), "line 49 goes on\nprompt");
+        let end = last_lines(open_all(dir.path()).unwrap(), &Selection::default(), 0).unwrap();
+        let mut follow = Follow::new(dir.path(), vec![end.newest.unwrap()]).unwrap();
+        assert!(matches!(follow.next_entry().unwrap(), Next::Nothing));
+        log.append(Stream::Stdout, b"> typed\n", Timestamp::now()).unwrap();
+        assert!(
+            matches!(follow.next_entry().unwrap(), Next::Entry(e) if *e.bytes == *b"> typed\n")
+        );
     }
 
     #[test]

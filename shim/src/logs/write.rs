@@ -160,7 +160,8 @@ mod tests {
         let mut log = LogWriter::open(dir.path(), limits(8000, 1000)).unwrap();
         let mut all = Vec::new();
         for round in 0..300_usize {
-            let line: Vec<u8> = (0..round * 7 % 900).map(|i| (i * round % 251) as u8).collect();
+            let line: Vec<u8> =
+                (0..round * 7 % 900).map(|i| u8::try_from(i * round % 251).unwrap()).collect();
             log.append(Stream::Stdout, &line, Timestamp::now()).unwrap();
             all.extend_from_slice(&line);
         }

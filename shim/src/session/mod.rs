@@ -1,68 +1,46 @@
-//! One container from its microVM's start to its program's end, as the process in the foreground sees it: a single
-//! loop over [`Event`]s.
+//! A command in the foreground of a container: its standard streams, terminal and signals are joined to the container's by way of the keeper.
 //!
 //! ```text
-//! started --agent connects--> connected --ready--> creating --replies to create and start--> running --exited, streams ended--> done
+//! launched --Started--> running --Ended--> done        detach keys: away, with the container running
+//!     |                    |
+//!     +--Failed, signal    +--connection lost: the keeper was killed
 //! ```
+
+mod input;
 
 use std::{
     cmp::Ordering,
-    io,
-    sync::mpsc::{Receiver, Sender},
-    time::{Duration, Instant},
+    io::{self, Write},
+    os::unix::net::UnixStream,
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread,
 };
 
-use bulkhead_protocol::{
-    Call, Create, ExitStatus, Exited, FailureKind, Message, Reply, Target, Token, VERSION,
-};
-use bulkhead_vmm::api::{End, FromVmm};
+use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGKILL, SIGTERM, SIGWINCH};
 
+use self::input::Credit;
 use crate::{
-    sandbox::{Agent, AgentError, Event},
-    stdio::{self, RawMode, window_size},
-    timeline::{Step, Timeline},
+    keeper::frames::{Ended, Failed, Frame, FromKeeper, ToKeeper},
+    stdio::{RawMode, signals, window_size},
+    timeline::{self, Step, Timeline},
 };
 
-/// How long the streams' last bytes may take after the program ended.
-const DRAIN: Duration = Duration::from_secs(30);
-/// How long a machine may take to say how it ended after its agent has gone.
-const LAST_WORDS: Duration = Duration::from_secs(3);
-/// How long a program may take to end after the terminal closed, as `docker stop` has it.
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
-/// This many SIGINT or SIGTERM kill a program that does not listen to them, as with docker's client; one more gives the guest up.
+/// This many SIGINT or SIGTERM kill a program that does not listen to them, as with docker's client; one more gives the container up.
 const INSIST: u32 = 3;
 
 /// Why a session ended without the program's exit code.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
-    /// The guest did not answer in time.
-    #[error(
-        "the guest did not answer within {0} s; see its console with --console-log FILE, or set BULKHEAD_BOOT_TIMEOUT"
-    )]
-    Timeout(u64),
-    /// The machine ended too early.
-    #[error("the microVM ended before its program did: {0}")]
-    Ended(String),
-    /// The agent cannot be understood or reached.
-    #[error("the guest's agent failed: {0}")]
-    Agent(String),
-    /// The agent is of another version.
-    #[error(
-        "the guest's agent speaks version {theirs} of the protocol, this program {VERSION}; build both anew"
-    )]
-    Version {
-        /// The agent's version.
-        theirs: u32,
-    },
-    /// The agent could not make the container or run the program.
-    #[error("{message}")]
-    Refused {
-        /// What the exit code depends on.
-        kind: FailureKind,
-        /// The agent's words, made printable.
-        message: String,
-    },
+    /// The container could not be made, or its program could not be run.
+    #[error("{}", .0.message)]
+    Failed(Failed),
+    /// The keeper went away without a word.
+    #[error("the container's keeper was killed")]
+    Lost,
     /// A signal ended this process before the program ran, or although it runs.
     #[error("signal {0} ended this before the program ended")]
     Signal(i32),
@@ -71,304 +49,228 @@ pub enum SessionError {
     Stdio(#[from] io::Error),
 }
 
-impl From<AgentError> for SessionError {
-    fn from(error: AgentError) -> Self {
-        SessionError::Agent(error.to_string())
-    }
-}
-
-/// How a program ended.
-#[derive(Debug, Clone, Copy)]
-pub struct Outcome {
-    /// Its exit status.
-    pub status: ExitStatus,
-    /// The container ran out of memory.
-    pub oom_killed: bool,
-}
-
-/// A session's constants.
+/// How a session ended.
 #[derive(Debug)]
+pub enum Outcome {
+    /// With the container's program.
+    Ended(Ended),
+    /// The user left with the detach keys; the container runs on.
+    Detached,
+}
+
+/// What a session is about.
+#[derive(Debug, Clone, Copy)]
 pub struct Plan {
-    /// What the agent is asked to make.
-    pub create: Create,
     /// Standard input is forwarded.
     pub interactive: bool,
     /// The program has a terminal.
     pub terminal: bool,
-    /// Asks the program to end when this terminal closes.
-    pub stop_signal: i32,
-    /// How long the guest may take to answer.
-    pub boot_timeout: Duration,
+    /// The keeper that is to be ended by a signal that comes before the program runs. None: it runs already.
+    pub starting: Option<u32>,
+    /// Signals are for the program.
+    pub forward_signals: bool,
+}
+
+#[derive(Debug)]
+enum Event {
+    Keeper(FromKeeper),
+    Gone,
+    Signal(i32),
+    FirstOutput(u64),
+    Detach,
+}
+
+/// The connection's writing side, which several threads use.
+#[derive(Debug, Clone)]
+struct Keeper(Arc<Mutex<UnixStream>>);
+
+impl Keeper {
+    /// A keeper that is gone is noticed where it is read from.
+    fn send(&self, frame: &ToKeeper) -> bool {
+        let mut socket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        frame.send(&mut *socket).is_ok()
+    }
 }
 
 /// The loop and what it knows.
 #[derive(Debug)]
 pub struct Session<'a> {
-    plan: &'a Plan,
+    plan: Plan,
     timeline: &'a mut Timeline,
     events: Receiver<Event>,
     to_events: Sender<Event>,
-    agent: Option<Agent>,
-    exited: Option<Outcome>,
-    open_streams: Vec<Token>,
-    ended_streams: Vec<Token>,
-    deadline: Option<Instant>,
+    keeper: Keeper,
+    credit: Arc<Credit>,
+    running: bool,
     insisted: u32,
-    size: Option<bulkhead_protocol::WindowSize>,
-    ready: bool,
-    started: bool,
+    size: Option<(u16, u16)>,
+    interrupted: Option<i32>,
 }
 
 impl<'a> Session<'a> {
-    /// A session whose events arrive in `events`, into which `to_events` sends.
-    #[must_use]
+    /// A session over this connection, to whose keeper it was said what is wanted. From now on, signals are heard.
+    ///
+    /// # Errors
+    /// [`SessionError::Stdio`].
     pub fn new(
-        plan: &'a Plan,
+        plan: Plan,
+        socket: UnixStream,
         timeline: &'a mut Timeline,
-        events: Receiver<Event>,
-        to_events: Sender<Event>,
-    ) -> Self {
-        let size = plan.terminal.then(window_size).flatten();
-        Self {
+    ) -> Result<Self, SessionError> {
+        let (to_events, events) = channel();
+        let credit = Arc::new(Credit::default());
+        let reader = socket.try_clone()?;
+        let (to, given) = (to_events.clone(), Arc::clone(&credit));
+        thread::spawn(move || hear(reader, &to, &given));
+        if plan.forward_signals || plan.starting.is_some() {
+            let to = to_events.clone();
+            signals::listen(move |signal| to.send(Event::Signal(signal)).is_ok())?;
+        }
+        Ok(Self {
             plan,
             timeline,
             events,
             to_events,
-            agent: None,
-            exited: None,
-            open_streams: Vec::new(),
-            ended_streams: Vec::new(),
-            deadline: None,
+            keeper: Keeper(Arc::new(Mutex::new(socket))),
+            credit,
+            running: false,
             insisted: 0,
-            size,
-            ready: false,
-            started: false,
-        }
+            size: None,
+            interrupted: None,
+        })
     }
 
-    /// Runs the session to its end. The machine outlives it.
+    /// Runs the session to its end.
     ///
     /// # Errors
     /// [`SessionError`].
     pub fn run(mut self) -> Result<Outcome, SessionError> {
-        self.deadline = Some(Instant::now() + self.plan.boot_timeout);
-        while !self.ready {
-            let event = self.next_owed()?;
-            self.handle(event)?;
+        let mut raw = None;
+        if self.plan.starting.is_none() {
+            raw = self.begin()?;
         }
-        self.timeline.pass(Step::AgentReady);
-        let _raw =
-            if self.plan.terminal && self.plan.interactive { RawMode::enter()? } else { None };
-        // Both at once: the agent takes them in order, and need not wait for this process in between.
-        let create = self.ask(Call::Create(Box::new(self.plan.create.clone())))?;
-        let start = self.ask(Call::Start { container: self.plan.create.container.clone() })?;
-        self.started = true;
-        self.answer(create)?;
-        self.timeline.pass(Step::Created);
-        self.answer(start)?;
-        if self.exited.is_none() {
-            self.deadline = None;
-        }
-        self.resize()?;
-        self.finish()
-    }
-
-    fn ask(&mut self, call: Call) -> Result<u64, SessionError> {
-        let Some(agent) = self.agent.as_mut() else {
-            return Err(SessionError::Agent("it is not connected".into()));
-        };
-        Ok(agent.send(call)?)
-    }
-
-    /// Handles events until the reply to the call of this number comes.
-    fn answer(&mut self, wanted: u64) -> Result<Reply, SessionError> {
-        loop {
-            match self.next_owed()? {
-                Event::Agent(Message::Reply { seq, result }) if seq == wanted => {
-                    return result.map_err(|failure| SessionError::Refused {
-                        kind: failure.kind,
-                        message: printable(&failure.message),
+        while let Ok(event) = self.events.recv() {
+            match event {
+                Event::Keeper(FromKeeper::Started(started)) => {
+                    self.timeline.merge(&started.timeline);
+                    raw = self.begin()?;
+                }
+                Event::Keeper(FromKeeper::Failed(failed)) => {
+                    return Err(match self.interrupted {
+                        Some(signal) => SessionError::Signal(signal),
+                        None => SessionError::Failed(failed),
                     });
                 }
-                event => self.handle(event)?,
+                Event::Keeper(FromKeeper::Ended(ended)) => {
+                    self.timeline.merge(&ended.timeline);
+                    return Ok(Outcome::Ended(ended));
+                }
+                Event::Keeper(FromKeeper::Warning(text)) => {
+                    let end = if raw.is_some() { "\r\n" } else { "\n" };
+                    // With standard error closed there is nobody to warn.
+                    let _ = write!(io::stderr(), "bulkhead: {text}{end}");
+                }
+                Event::Keeper(_) => {}
+                Event::FirstOutput(at) => self.timeline.pass_at(Step::FirstOutput, at, None),
+                Event::Detach => return Ok(Outcome::Detached),
+                Event::Signal(signal) => self.hear_signal(signal)?,
+                Event::Gone => break,
             }
         }
+        Err(self.interrupted.map_or(SessionError::Lost, SessionError::Signal))
     }
 
-    fn finish(mut self) -> Result<Outcome, SessionError> {
-        loop {
-            let drained = self.open_streams.iter().all(|token| self.ended_streams.contains(token));
-            if let (Some(outcome), true) = (self.exited, drained) {
-                self.timeline.pass(Step::Ended);
-                return Ok(outcome);
-            }
-            match self.next() {
-                // Its streams are still to be read to their ends; they end with the machine.
-                Some(Event::AgentGone(_) | Event::VmmGone(_) | Event::Vmm(FromVmm::Ended(_)))
-                    if self.exited.is_some() => {}
-                Some(event) => self.handle(event)?,
-                None => match self.exited {
-                    Some(outcome) => return Ok(outcome),
-                    None => {
-                        self.kill(SIGKILL)?;
-                        self.deadline = None;
-                    }
-                },
-            }
+    /// The program runs: the terminal and standard input are its own now.
+    fn begin(&mut self) -> Result<Option<RawMode>, SessionError> {
+        self.running = true;
+        let raw =
+            if self.plan.terminal && self.plan.interactive { RawMode::enter()? } else { None };
+        self.resize();
+        if self.plan.interactive {
+            let (keeper, credit) = (self.keeper.clone(), Arc::clone(&self.credit));
+            let events = self.to_events.clone();
+            let detachable = self.plan.terminal;
+            thread::spawn(move || {
+                let send = |frame: &ToKeeper| keeper.send(frame);
+                if input::forward(&mut io::stdin().lock(), send, &credit, detachable) {
+                    let _ = events.send(Event::Detach);
+                }
+            });
         }
+        Ok(raw)
     }
 
-    /// The next event; `None` at the deadline.
-    fn next(&self) -> Option<Event> {
-        let Some(deadline) = self.deadline else { return self.events.recv().ok() };
-        self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()
-    }
-
-    /// The next event while the guest owes an answer; a signal is one for the program only once it may run.
-    fn next_owed(&mut self) -> Result<Event, SessionError> {
-        match self.next() {
-            Some(Event::Signal(signal)) if !self.started && signal != SIGWINCH => {
-                Err(SessionError::Signal(signal))
-            }
-            Some(event) => Ok(event),
-            None => Err(SessionError::Timeout(self.plan.boot_timeout.as_secs())),
-        }
-    }
-
-    fn handle(&mut self, event: Event) -> Result<(), SessionError> {
-        match event {
-            Event::Vmm(FromVmm::Mark { mark, monotonic_ns, instructions }) => {
-                self.timeline.pass_at(mark.into(), monotonic_ns, Some(instructions));
-            }
-            Event::Vmm(FromVmm::Ended(End::Failed(why))) => {
-                return Err(SessionError::Ended(printable(&why)));
-            }
-            Event::Vmm(FromVmm::Ended(end)) => return Err(SessionError::Ended(end.to_string())),
-            Event::VmmGone(last) => {
-                let last =
-                    last.map_or_else(|| "its VMM was killed".into(), |line| printable(&line));
-                return Err(SessionError::Ended(last));
-            }
-            Event::AgentConnected(connection) => {
-                self.agent = Some(Agent::new(connection, self.to_events.clone())?);
-            }
-            Event::Agent(Message::Ready(ready)) if ready.version != VERSION => {
-                return Err(SessionError::Version { theirs: ready.version });
-            }
-            Event::Agent(Message::Ready(_)) => self.ready = true,
-            Event::Agent(Message::Exited(exited)) => self.note_exit(&exited),
-            Event::AgentGone(why) => return Err(self.why_gone(why)),
-            Event::Stream(token, stream) => self.join(token, stream)?,
-            Event::FirstOutput(at) => self.timeline.pass_at(Step::FirstOutput, at, None),
-            Event::StreamEnded(token) => self.ended_streams.push(token),
-            Event::Signal(signal) if self.started => self.forward(signal)?,
-            // An answer that nobody waits for, and a resize before the start: the size is read again then.
-            Event::Agent(Message::Reply { .. } | Message::OomKilled { .. })
-            | Event::Vmm(FromVmm::Response { .. })
-            | Event::Signal(_) => {}
-        }
-        Ok(())
-    }
-
-    /// An agent is mostly gone because its machine is, which is heard a moment later and says more.
-    fn why_gone(&mut self, why: String) -> SessionError {
-        let until = Instant::now() + LAST_WORDS;
-        while let Ok(event) =
-            self.events.recv_timeout(until.saturating_duration_since(Instant::now()))
-        {
-            if matches!(event, Event::Vmm(_) | Event::VmmGone(_))
-                && let Err(error) = self.handle(event)
-            {
-                return error;
-            }
-        }
-        SessionError::Agent(why)
-    }
-
-    fn note_exit(&mut self, exited: &Exited) {
-        if exited.target == self.target() && self.exited.is_none() {
-            self.exited = Some(Outcome { status: exited.status, oom_killed: exited.oom_killed });
-            self.deadline = Some(Instant::now() + DRAIN);
-        }
-    }
-
-    fn join(
-        &mut self,
-        token: Token,
-        stream: std::os::unix::net::UnixStream,
-    ) -> Result<(), SessionError> {
-        let stdio = &self.plan.create.stdio;
-        if self.open_streams.contains(&token) {
-            return Ok(());
-        }
-        if Some(token) == stdio.main {
-            if self.plan.interactive {
-                stdio::feed(&stream)?;
-            }
-            stdio::join(token, stream, io::stdout(), self.to_events.clone());
-        } else if Some(token) == stdio.stderr {
-            stdio::join(token, stream, io::stderr(), self.to_events.clone());
-        } else {
-            return Ok(());
-        }
-        self.open_streams.push(token);
-        Ok(())
-    }
-
-    fn forward(&mut self, signal: i32) -> Result<(), SessionError> {
-        match signal {
-            SIGWINCH if self.plan.terminal => self.resize(),
-            SIGWINCH => Ok(()),
-            SIGHUP => {
-                // The terminal is gone: nobody is left to ask twice.
-                self.deadline.get_or_insert(Instant::now() + STOP_TIMEOUT);
-                self.kill(self.plan.stop_signal)
-            }
-            SIGINT | SIGTERM => {
-                self.insisted += 1;
-                match self.insisted.cmp(&INSIST) {
-                    Ordering::Less => self.kill(signal),
-                    Ordering::Equal => self.kill(SIGKILL),
-                    // Not even that helped: the guest does not answer.
-                    Ordering::Greater => Err(SessionError::Signal(signal)),
+    fn hear_signal(&mut self, signal: i32) -> Result<(), SessionError> {
+        match (signal, self.plan.starting) {
+            (SIGWINCH, _) => self.resize(),
+            (_, Some(keeper)) if !self.running => {
+                // Its guardian clears up and closes the connection.
+                self.interrupted = Some(signal);
+                if let Some(pid) = Pid::from_raw(keeper.cast_signed()) {
+                    let _ = kill_process(pid, Signal::KILL);
                 }
             }
-            _ => self.kill(signal),
-        }
-    }
-
-    fn kill(&mut self, signal: i32) -> Result<(), SessionError> {
-        let target = self.target();
-        self.send(Call::Kill { target, signal, all: false })
-    }
-
-    fn resize(&mut self) -> Result<(), SessionError> {
-        let size = self.plan.terminal.then(window_size).flatten();
-        match size {
-            Some(size) if Some(size) != self.size => {
-                self.size = Some(size);
-                let target = self.target();
-                self.send(Call::Resize { target, size })
+            // The terminal is gone, and with it whoever could ask twice.
+            (SIGHUP, Some(_)) => drop(self.keeper.send(&ToKeeper::Stop)),
+            (SIGINT | SIGTERM, _) => {
+                self.insisted += 1;
+                match self.insisted.cmp(&INSIST) {
+                    Ordering::Less => drop(self.keeper.send(&ToKeeper::Signal(signal))),
+                    Ordering::Equal => drop(self.keeper.send(&ToKeeper::Signal(SIGKILL))),
+                    // Not even that helped.
+                    Ordering::Greater => return Err(SessionError::Signal(signal)),
+                }
             }
-            _ => Ok(()),
-        }
-    }
-
-    fn send(&mut self, call: Call) -> Result<(), SessionError> {
-        if let (Some(agent), None) = (self.agent.as_mut(), self.exited) {
-            agent.send(call)?;
+            _ => drop(self.keeper.send(&ToKeeper::Signal(signal))),
         }
         Ok(())
     }
 
-    fn target(&self) -> Target {
-        Target { container: self.plan.create.container.clone(), exec: None }
+    fn resize(&mut self) {
+        let size = self.plan.terminal.then(window_size).flatten();
+        let size = size.map(|size| (size.rows, size.columns));
+        if let (Some((rows, columns)), true) = (size, size != self.size && self.running) {
+            self.size = size;
+            self.keeper.send(&ToKeeper::Resize(rows, columns));
+        }
     }
 }
 
-/// What came out of a guest, fit for a terminal: one line without control characters, cut at 1,000 characters.
-fn printable(text: &str) -> String {
-    text.chars().take(1000).map(|c| if c.is_control() { ' ' } else { c }).collect()
+/// Reads what the keeper says; output goes where it belongs from here, so that the loop never waits for a reader.
+fn hear(mut socket: UnixStream, events: &Sender<Event>, credit: &Credit) {
+    let mut first = true;
+    let mut note = || {
+        if std::mem::take(&mut first) {
+            let _ = events.send(Event::FirstOutput(timeline::now()));
+        }
+    };
+    // A reader that went away is no reason to end the container, or to miss its end.
+    while let Ok(Some(frame)) = FromKeeper::receive(&mut socket) {
+        match frame {
+            FromKeeper::Output(bytes) => {
+                if write(io::stdout(), &bytes).is_ok() {
+                    note();
+                }
+            }
+            FromKeeper::Error(bytes) => {
+                if write(io::stderr(), &bytes).is_ok() {
+                    note();
+                }
+            }
+            FromKeeper::Taken(count) => credit.give(usize::try_from(count).unwrap_or(0)),
+            other => {
+                if events.send(Event::Keeper(other)).is_err() {
+                    return;
+                }
+            }
+        }
+    }
+    let _ = events.send(Event::Gone);
+}
+
+fn write(mut to: impl Write, bytes: &[u8]) -> io::Result<()> {
+    to.write_all(bytes)?;
+    to.flush()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Signals to this process, as events; and their names.
 
-use std::{io, sync::mpsc::Sender, thread};
+use std::{io, thread};
 
 use signal_hook::{
     consts::{SIGALRM, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH},
@@ -8,18 +8,17 @@ use signal_hook::{
     low_level::signal_name,
 };
 
-use crate::sandbox::Event;
-
-/// Sends every signal that is forwarded to containers into `events` from now on, instead of letting it end this process.
+/// From now on, gives every signal that is forwarded to containers to `heard`, on a thread of its own, instead of letting it end this process. When `heard`
+/// returns false, signals are given to nobody.
 ///
 /// # Errors
 /// That of sigaction(2).
-pub fn listen(events: Sender<Event>) -> io::Result<()> {
+pub fn listen(mut heard: impl FnMut(i32) -> bool + Send + 'static) -> io::Result<()> {
     let signals = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM, SIGCONT, SIGWINCH];
     let mut signals = Signals::new(signals)?;
     thread::spawn(move || {
         for signal in &mut signals {
-            if events.send(Event::Signal(signal)).is_err() {
+            if !heard(signal) {
                 return;
             }
         }
