@@ -1,5 +1,6 @@
 //! The probe: what tests run inside a container. Every result is a line on standard output.
 
+mod costs;
 mod init;
 mod memory;
 mod terminal;

@@ -117,7 +117,10 @@ fn measure(
     })
 }
 
-fn wait_for(lines: &Receiver<(Instant, String)>, what: &str) -> Result<(Instant, String), Reason> {
+pub(crate) fn wait_for(
+    lines: &Receiver<(Instant, String)>,
+    what: &str,
+) -> Result<(Instant, String), Reason> {
     let mut last = String::from("nothing");
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -141,7 +144,7 @@ fn wait_for(lines: &Receiver<(Instant, String)>, what: &str) -> Result<(Instant,
 }
 
 /// The lines of a VMM's standard output and error with the time of each.
-fn lines_of(vmm: &mut Child) -> Receiver<(Instant, String)> {
+pub(crate) fn lines_of(vmm: &mut Child) -> Receiver<(Instant, String)> {
     let (to, lines) = mpsc::channel();
     let streams: [Option<Box<dyn Read + Send>>; 2] = [
         vmm.stdout.take().map(|stream| Box::new(stream) as _),

@@ -164,7 +164,7 @@ fn piped(command: &mut Command) {
 }
 
 /// Sends requests, a line each, to a VMM's control socket; the answer to the last, which is the first line that has a number in it.
-fn ask(socket: &Path, requests: &[Value]) -> std::io::Result<Value> {
+pub(crate) fn ask(socket: &Path, requests: &[Value]) -> std::io::Result<Value> {
     let mut stream = UnixStream::connect(socket)?;
     for request in requests {
         stream.write_all(format!("{request}\n").as_bytes())?;
@@ -180,7 +180,7 @@ fn ask(socket: &Path, requests: &[Value]) -> std::io::Result<Value> {
 }
 
 /// The first number under this key, however deep.
-fn find_number(value: &Value, key: &str) -> Option<f64> {
+pub(crate) fn find_number(value: &Value, key: &str) -> Option<f64> {
     match value {
         Value::Object(fields) => fields
             .get(key)

@@ -42,6 +42,8 @@ pub(crate) enum Unit {
     Milliseconds,
     /// A number of things.
     Count,
+    /// A number of things for each of others.
+    Ratio,
 }
 
 impl Unit {
@@ -54,6 +56,7 @@ impl Unit {
             Unit::Rate => format!("{value:.2} MB/s"),
             Unit::Milliseconds => format!("{value:.2} ms"),
             Unit::Count => format!("{value:.0}"),
+            Unit::Ratio => format!("{value:.2}"),
         }
     }
 }

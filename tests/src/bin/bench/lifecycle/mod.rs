@@ -3,6 +3,7 @@
 
 mod agent;
 mod bundle;
+mod files;
 mod memory;
 mod runtimes;
 mod usage;
@@ -14,4 +15,5 @@ pub(crate) fn measure(report: &mut Report, runs: u8, rounds: u16, trace: bool) {
     runtimes::compare(report, rounds);
     agent::count(report, trace);
     memory::measure(report, runs);
+    files::compare(report);
 }
