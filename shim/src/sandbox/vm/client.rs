@@ -105,6 +105,15 @@ impl Client {
 pub(super) fn gone(error: FrameError) -> SandboxError {
     match error {
         FrameError::Closed => SandboxError::State("container not running".into()),
+        // It ended with a request that it had not read yet.
+        FrameError::Io(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+            ) =>
+        {
+            SandboxError::State("container not running".into())
+        }
         FrameError::Io(error) if error.kind() == io::ErrorKind::TimedOut => {
             SandboxError::Failed("the container's monitor does not answer".into())
         }
