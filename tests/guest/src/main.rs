@@ -1,7 +1,10 @@
 //! The probe: what tests run inside a container. Every result is a line on standard output.
 
+mod calls;
 mod costs;
+mod files;
 mod init;
+mod look;
 mod memory;
 mod terminal;
 mod tree;
@@ -10,7 +13,8 @@ mod vectors;
 use std::{env, process::ExitCode};
 
 const USAGE: &str = "usage: probe tree ROOT | vectors PROCESSES ROUNDS | vector-worker SEED ROUNDS | \
-                     both-cpus | hog MIB | terminal";
+                     both-cpus | hog MIB | terminal | look [WHAT…] | calls NAME… | files DIRECTORY | \
+                     count DIRECTORY | many DIRECTORY COUNT";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -26,6 +30,11 @@ fn main() -> ExitCode {
             .and_then(|seed| number(rounds).and_then(|rounds| vectors::worker(seed, rounds))),
         ["both-cpus"] => vectors::both_cpus(),
         ["hog", mib] => number(mib).and_then(memory::hog),
+        ["look", wanted @ ..] => look::print(wanted),
+        ["calls", names @ ..] => calls::run(names),
+        ["files", directory] => files::check(directory),
+        ["count", directory] => files::count(directory),
+        ["many", directory, count] => number(count).and_then(|count| files::many(directory, count)),
         ["terminal"] => terminal::describe(),
         _ => Err(USAGE.to_owned()),
     };

@@ -112,7 +112,7 @@ impl Host {
     /// Starts a command on a terminal of its own, when there is a processor for its machine.
     #[must_use]
     pub fn boot_on_terminal(&self, arguments: &[&str], rows: u16, columns: u16) -> Terminal {
-        Terminal::start(&self.command(arguments), rows, columns, slot())
+        Terminal::start(&self.command(arguments), rows, columns, Some(slot()))
     }
 
     /// Fails when a process of this host lives on, or its state or store has anything of a container.
@@ -134,7 +134,7 @@ fn oci(layout: &Path) -> String {
 }
 
 /// Waits for one of as many slots as there are processors, over all test programs of this machine.
-fn slot() -> File {
+pub(super) fn slot() -> File {
     let slots = thread::available_parallelism().map_or(1, usize::from);
     loop {
         for number in 0..slots {

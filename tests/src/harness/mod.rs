@@ -4,6 +4,7 @@
 mod host;
 mod images;
 mod leftovers;
+pub mod oci;
 mod outcome;
 mod programs;
 mod pty;

@@ -25,11 +25,17 @@ pub struct Terminal {
     keyboard: File,
     screen: Arc<Collected>,
     seen: usize,
-    _slot: File,
+    _slot: Option<File>,
 }
 
 impl Terminal {
-    pub(super) fn start(command: &Command, rows: u16, columns: u16, slot: File) -> Self {
+    /// Starts a command that needs no processor of its own for a machine, or has one.
+    #[must_use]
+    pub fn of(command: &Command, rows: u16, columns: u16) -> Self {
+        Self::start(command, rows, columns, None)
+    }
+
+    pub(super) fn start(command: &Command, rows: u16, columns: u16, slot: Option<File>) -> Self {
         let main = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
             .expect("there are pseudo-terminals");
         grantpt(&main).and_then(|()| unlockpt(&main)).expect("the pseudo-terminal is ours");

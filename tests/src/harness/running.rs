@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::Outcome;
 
 /// A guest boots in seconds on a good day; what takes longer than this hangs.
-const PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What was read from a stream so far, and whether it has ended.
 #[derive(Debug, Default)]
@@ -156,6 +156,14 @@ impl Running {
             thread::sleep(Duration::from_millis(10));
         };
         for reader in self.readers.drain(..) {
+            while !reader.is_finished() {
+                let held = format!(
+                    "`{}` has ended ({status}), but something holds its output open",
+                    self.command
+                );
+                assert!(Instant::now() < deadline, "{held}");
+                thread::sleep(Duration::from_millis(2));
+            }
             reader.join().unwrap();
         }
         let (stdout, stderr) = (self.stdout.bytes(), self.stderr.bytes());

@@ -1,0 +1,335 @@
+//! podman.
+
+use std::{fs, path::PathBuf, process::Command};
+
+use bulkhead_tests::harness::{Outcome, Terminal, oci::Oci};
+use serde_json::Value;
+
+use super::shared::{archive, isolation, runtime};
+
+isolations!(a_long_life, exit_codes_and_streams, limits_and_rights);
+
+const IMAGE: &str = "localhost/busybox:test";
+
+struct Podman<'a> {
+    oci: &'a Oci,
+    runtime: PathBuf,
+}
+
+impl<'a> Podman<'a> {
+    fn new(oci: &'a Oci) -> Self {
+        // Without CAP_SYS_RESOURCE limits cannot be raised.
+        let config = "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n\
+                      [engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\n";
+        fs::write(oci.path("containers.conf"), config).unwrap();
+        let podman = Self { oci, runtime: runtime(oci) };
+        podman.run(&["load", "--input", archive(oci).to_str().unwrap()]).assert_code(0);
+        podman
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("podman");
+        for (option, name) in
+            [("--root", "storage"), ("--runroot", "storage-run"), ("--tmpdir", "tmp")]
+        {
+            command.arg(option).arg(self.oci.path(name));
+        }
+        command
+            .args(["--storage-driver", "overlay", "--cgroup-manager", "cgroupfs", "--runtime"])
+            .arg(&self.runtime);
+        if let Some(isolation) = isolation(self.oci) {
+            command.args(["--runtime-flag", &format!("isolation={isolation}")]);
+        }
+        command.env("CONTAINERS_CONF", self.oci.path("containers.conf")).args(arguments);
+        self.oci.settings(&mut command);
+        command
+    }
+
+    #[track_caller]
+    fn run(&self, arguments: &[&str]) -> Outcome {
+        self.oci.run_command(self.command(arguments))
+    }
+
+    #[track_caller]
+    fn text(&self, arguments: &[&str]) -> String {
+        let outcome = self.run(arguments);
+        outcome.assert_code(0);
+        outcome.text().trim().to_owned()
+    }
+}
+
+impl Drop for Podman<'_> {
+    fn drop(&mut self) {
+        self.run(&["rm", "--all", "--force", "--time", "0"]);
+        self.run(&["rmi", "--all", "--force"]);
+        if self.oci.cleared() {
+            for name in ["storage", "storage-run", "tmp"] {
+                fs::remove_dir_all(self.oci.path(name)).ok();
+            }
+        }
+    }
+}
+
+/// run -d, exec, logs, inspect, healthcheck, a volume, pause, cp, top, stop, start again, rm.
+fn a_long_life(oci: &Oci) {
+    let podman = Podman::new(oci);
+    let volume = oci.path("volume");
+    fs::create_dir(&volume).unwrap();
+    fs::write(volume.join("from-host"), "words of the host\n").unwrap();
+    let script = "trap 'echo terminated; exit 0' TERM; echo started; cat /data/from-host; echo from inside > /data/from-guest; \
+                  echo to-error >&2; while :; do sleep 0.2; done";
+    let shared = format!("{}:/data", volume.display());
+    podman.text(&[
+        "run",
+        "--detach",
+        "--name",
+        "life",
+        "--network",
+        "none",
+        "--volume",
+        &shared,
+        "--env",
+        "GIVEN=value",
+        "--hostname",
+        "a-name",
+        "--health-cmd",
+        "test -e /data/healthy",
+        "--health-interval",
+        "disable",
+        "--label",
+        "key=value",
+        IMAGE,
+        "sh",
+        "-c",
+        script,
+    ]);
+    oci.wait("its first words", || {
+        podman.run(&["logs", "life"]).text().contains("words of the host")
+    });
+    let logs = podman.run(&["logs", "life"]);
+    assert!(
+        logs.text().starts_with("started\nwords of the host\n")
+            && logs.error_text().contains("to-error"),
+        "{logs}"
+    );
+    oci.wait("its file", || volume.join("from-guest").exists());
+    assert_eq!(fs::read_to_string(volume.join("from-guest")).unwrap(), "from inside\n");
+    let inspected: Value = serde_json::from_str(&podman.text(&["inspect", "life"])).unwrap();
+    assert_eq!(inspected[0]["State"]["Status"], "running");
+    assert!(
+        inspected[0]["State"]["Pid"].as_u64().is_some_and(|pid| pid > 1),
+        "{}",
+        inspected[0]["State"]
+    );
+    assert!(podman.text(&["ps"]).contains("life"));
+    assert_eq!(
+        podman.text(&["exec", "life", "sh", "-c", "echo $GIVEN $(hostname); id -u"]),
+        "value a-name\n0"
+    );
+    let failed = podman.run(&[
+        "exec",
+        "--user",
+        "1000",
+        "--workdir",
+        "/tmp",
+        "life",
+        "sh",
+        "-c",
+        "id -u; pwd; exit 6",
+    ]);
+    failed.assert_code(6);
+    assert_eq!(failed.text(), "1000\n/tmp\n");
+    assert_eq!(podman.run(&["exec", "life", "no-such-program"]).code(), 127);
+    let mut terminal = Terminal::of(
+        &podman.command(&[
+            "exec",
+            "-it",
+            "life",
+            "sh",
+            "-c",
+            "tty; read line; echo got $line; exit 8",
+        ]),
+        30,
+        80,
+    );
+    terminal.wait_for("/dev/pts/");
+    terminal.type_keys("typed\n");
+    terminal.wait_for("got typed");
+    assert_eq!(terminal.wait().code(), Some(8), "{}", terminal.screen());
+    assert_ne!(podman.run(&["healthcheck", "run", "life"]).code(), 0, "not healthy yet");
+    fs::write(volume.join("healthy"), "").unwrap();
+    // A directory that was listed a moment ago may be remembered for a second.
+    oci.wait("health", || podman.run(&["healthcheck", "run", "life"]).status.success());
+    podman.text(&["pause", "life"]);
+    assert_eq!(podman.text(&["inspect", "--format", "{{.State.Status}}", "life"]), "paused");
+    podman.text(&["unpause", "life"]);
+    assert_eq!(podman.text(&["inspect", "--format", "{{.State.Status}}", "life"]), "running");
+    podman.text(&["kill", "--signal", "WINCH", "life"]);
+    podman.text(&["stop", "--time", "60", "life"]);
+    assert_eq!(podman.text(&["inspect", "--format", "{{.State.ExitCode}}", "life"]), "0");
+    assert!(podman.run(&["logs", "life"]).text().ends_with("terminated\n"));
+    assert_eq!(podman.text(&["wait", "life"]), "0");
+    if !oci.is_vm() {
+        podman.text(&["start", "life"]);
+        podman.text(&["kill", "life"]);
+        assert_eq!(podman.text(&["wait", "life"]), "137");
+        podman.text(&[
+            "run",
+            "--detach",
+            "--name",
+            "other",
+            "--network",
+            "none",
+            IMAGE,
+            "sleep",
+            "1000",
+        ]);
+        let top = podman.text(&["top", "other"]);
+        assert!(top.contains("sleep 1000"), "{top}");
+        podman.text(&["rm", "--force", "--time", "0", "other"]);
+    }
+    podman.text(&["rm", "life"]);
+    assert_eq!(podman.text(&["ps", "--all", "--quiet"]), "");
+}
+
+/// Foreground runs: standard streams, a terminal, exit codes of programs, signals and of podman's own.
+fn exit_codes_and_streams(oci: &Oci) {
+    let podman = Podman::new(oci);
+    let mut run = oci.start_command(podman.command(&[
+        "run",
+        "--rm",
+        "-i",
+        "--network",
+        "none",
+        IMAGE,
+        "sh",
+        "-c",
+        "cat; echo problem >&2; exit 23",
+    ]));
+    run.feed(b"through standard input\n".to_vec());
+    let outcome = run.wait();
+    outcome.assert_code(23);
+    assert_eq!(
+        (outcome.text().as_str(), outcome.error_text().as_str()),
+        ("through standard input\n", "problem\n")
+    );
+    let mut terminal = Terminal::of(
+        &podman.command(&[
+            "run",
+            "--rm",
+            "-it",
+            "--network",
+            "none",
+            IMAGE,
+            "sh",
+            "-c",
+            "tty; stty size; read line; echo got $line; exit 9",
+        ]),
+        37,
+        91,
+    );
+    terminal.wait_for("/dev/pts/0");
+    terminal.wait_for("37 91");
+    terminal.type_keys("typed\n");
+    terminal.wait_for("got typed");
+    assert_eq!(terminal.wait().code(), Some(9), "{}", terminal.screen());
+    let cases: &[(&[&str], i32)] =
+        &[(&["sh", "-c", "exit 200"], 200), (&["/no/such/program"], 127), (&["/etc/passwd"], 126)];
+    for (program, code) in cases.iter().skip(usize::from(oci.is_vm())) {
+        let outcome =
+            podman.run(&[&["run", "--rm", "--network", "none", IMAGE], *program].concat());
+        assert_eq!(outcome.code(), *code, "{outcome}");
+    }
+    assert_eq!(podman.text(&["ps", "--all", "--quiet"]), "");
+}
+
+/// --memory --cpus --pids-limit --read-only --cap-drop --user --security-opt seccomp=… --tmpfs --ulimit --sysctl.
+fn limits_and_rights(oci: &Oci) {
+    let podman = Podman::new(oci);
+    let profile = oci.path("seccomp.json");
+    let rule = serde_json::json!({"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28});
+    let text = serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"], "syscalls": [rule]});
+    fs::write(&profile, text.to_string()).unwrap();
+    let seccomp = format!("seccomp={}", profile.display());
+    let outcome = podman.run(&[
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "--memory",
+        "64m",
+        "--cpus",
+        "0.5",
+        "--pids-limit",
+        "33",
+        "--read-only",
+        "--cap-drop",
+        "all",
+        "--cap-add",
+        "CHOWN",
+        "--user",
+        "1000:1001",
+        "--security-opt",
+        &seccomp,
+        "--security-opt",
+        "no-new-privileges",
+        "--tmpfs",
+        "/scratch:size=64k,mode=1777",
+        "--ulimit",
+        "nofile=99:100",
+        "--ulimit",
+        "nproc=1024:1024",
+        "--sysctl",
+        "net.ipv4.ip_forward=1",
+        IMAGE,
+        "/probe",
+        "look",
+        "path=/",
+        "path=/scratch",
+        "read=/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "read=/sys/fs/cgroup/memory.max",
+        "read=/sys/fs/cgroup/pids/pids.max",
+        "read=/sys/fs/cgroup/pids.max",
+        "read=/sys/fs/cgroup/cpu.max",
+        "read=/sys/fs/cgroup/cpu/cpu.cfs_quota_us",
+        "sysctl=net.ipv4.ip_forward",
+    ]);
+    outcome.assert_code(0);
+    let seen: Value = serde_json::from_slice(&outcome.stdout).unwrap();
+    let wanted = &seen["wanted"];
+    let either = |v1: &str, v2: &str| {
+        let (v1, v2) = (
+            &wanted[format!("read=/sys/fs/cgroup/{v1}")],
+            &wanted[format!("read=/sys/fs/cgroup/{v2}")],
+        );
+        v1.as_str().or(v2.as_str()).unwrap_or_else(|| panic!("{wanted}")).to_owned()
+    };
+    assert_eq!(either("memory/memory.limit_in_bytes", "memory.max"), (64u64 << 20).to_string());
+    assert_eq!(either("pids/pids.max", "pids.max"), "33");
+    assert!(
+        ["50000", "50000 100000"].contains(&either("cpu/cpu.cfs_quota_us", "cpu.max").as_str()),
+        "{wanted}"
+    );
+    assert_eq!(seen["status"]["Uid"], "1000 1000 1000 1000");
+    assert_eq!(seen["status"]["Gid"], "1001 1001 1001 1001");
+    assert_eq!(seen["status"]["CapBnd"], "0000000000000001");
+    assert_eq!(seen["status"]["NoNewPrivs"], "1");
+    assert_eq!(seen["status"]["Seccomp"], "2");
+    assert_ne!(wanted["path=/"]["write"], 0);
+    assert_eq!(wanted["path=/scratch"]["write"], 0);
+    assert_eq!(seen["rlimits"]["RLIMIT_NOFILE"], serde_json::json!([99, 100]));
+    assert_eq!(wanted["sysctl=net.ipv4.ip_forward"], "1");
+    let outcome = podman.run(&[
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "--security-opt",
+        &seccomp,
+        IMAGE,
+        "mkdir",
+        "/new",
+    ]);
+    assert_eq!(outcome.code(), 1, "{outcome}");
+    assert!(outcome.error_text().contains("No space left"), "{outcome}");
+}

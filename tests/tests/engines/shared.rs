@@ -1,0 +1,58 @@
+//! What the engines' tests share: an image's archive, and a runtime that an engine starts.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use bulkhead_tests::{
+    harness::{
+        guest_kernel, image_with_probe,
+        oci::{Isolation, Oci, Peer},
+    },
+    image::Name,
+};
+
+/// The image `localhost/busybox:test` with the probe, as docker's archive.
+pub(super) fn archive(oci: &Oci) -> PathBuf {
+    let file = oci.path("busybox.tar");
+    let mut image = image_with_probe(Name::Busybox);
+    // What an unprivileged machine cannot unpack is the second layer's: device nodes.
+    image.layers.remove(1);
+    image
+        .write_docker_archive("localhost/busybox:test", &file)
+        .expect("the archive can be written");
+    file
+}
+
+/// The name by which engines know the isolation.
+pub(super) fn isolation(oci: &Oci) -> Option<&'static str> {
+    match oci.peer() {
+        Peer::Bulkhead(Isolation::Host) => Some("host"),
+        Peer::Bulkhead(Isolation::Vm) => Some("vm"),
+        Peer::Runc | Peer::Crun => None,
+    }
+}
+
+/// A program that engines start as runtime. They clear the environment, so that it sets what the test wants.
+pub(super) fn runtime(oci: &Oci) -> PathBuf {
+    let (program, _) = oci.program();
+    let script = format!(
+        "#!/bin/sh\nexport BULKHEAD_TEST='{}' BULKHEAD_KERNEL='{}' BULKHEAD_BOOT_TIMEOUT=500\n\
+         exec '{}' --root '{}' \"$@\"\n",
+        oci.path("").display().to_string().trim_end_matches('/'),
+        if oci.is_vm() { guest_kernel() } else { PathBuf::new() }.display(),
+        program.display(),
+        oci.root().display(),
+    );
+    let file = oci.path("runtime");
+    write_program(&file, &script);
+    file
+}
+
+/// Writes an executable file.
+pub(super) fn write_program(file: &Path, text: &str) {
+    fs::write(file, text).expect("a file");
+    fs::set_permissions(file, fs::Permissions::from_mode(0o755)).expect("a mode");
+}
