@@ -3,7 +3,7 @@
 use bulkhead_tests::harness::oci::Oci;
 use serde_json::{Value, json};
 
-isolations!(processes, statistics);
+isolations!(host: processes, statistics; vm: processes, statistics);
 
 /// `ps` as a table, with ps's own flags, and as JSON.
 fn processes(oci: &Oci) {

@@ -6,7 +6,7 @@ use bulkhead_tests::harness::oci::{Oci, capability_bits};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-isolations!(streams_and_codes, flags, many_at_once, preserved_descriptors);
+isolations!(host: streams_and_codes, flags, many_at_once, preserved_descriptors; vm: streams_and_codes, flags, many_at_once, preserved_descriptors);
 
 /// Pipes, exit codes, signals both ways, pid files, detaching, programs that are not there.
 fn streams_and_codes(oci: &Oci) {

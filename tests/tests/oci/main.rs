@@ -2,19 +2,19 @@
 //! software KVM, so that each body asks much of few containers. `BULKHEAD_TEST_PEER=runc` proves the bodies with runc.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
 
-/// Tests `host::NAME` and `vm::NAME` of each body.
+/// Tests `host::NAME` and `vm::NAME` of the bodies of each list.
 macro_rules! isolations {
-    ($($body:ident),* $(,)?) => {
+    (host: $($host:ident),*; vm: $($vm:ident),* $(,)?) => {
         mod host {
             $(#[test]
-            fn $body() {
-                bulkhead_tests::harness::oci::on(bulkhead_tests::harness::oci::Isolation::Host, super::$body);
+            fn $host() {
+                bulkhead_tests::harness::oci::on(bulkhead_tests::harness::oci::Isolation::Host, super::$host);
             })*
         }
         mod vm {
             $(#[test]
-            fn $body() {
-                bulkhead_tests::harness::oci::on(bulkhead_tests::harness::oci::Isolation::Vm, super::$body);
+            fn $vm() {
+                bulkhead_tests::harness::oci::on(bulkhead_tests::harness::oci::Isolation::Vm, super::$vm);
             })*
         }
     };

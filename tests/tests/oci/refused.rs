@@ -305,16 +305,6 @@ fn malformed_on_the_host() {
 }
 
 #[test]
-fn malformed_for_a_microvm() {
-    malformed(Isolation::Vm);
-}
-
-#[test]
 fn unreadable_on_the_host() {
     unreadable(Isolation::Host);
-}
-
-#[test]
-fn unreadable_for_a_microvm() {
-    unreadable(Isolation::Vm);
 }

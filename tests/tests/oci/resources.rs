@@ -5,7 +5,7 @@ use std::fs;
 use bulkhead_tests::harness::oci::Oci;
 use serde_json::json;
 
-isolations!(limits, updates, limits_bite, devices, cgroup_mounts);
+isolations!(host: limits, updates, limits_bite, devices, cgroup_mounts; vm: );
 
 /// A setting of the container's cgroup: on the host with its v1 file, in a microVM's guest with its v2 file.
 fn setting(oci: &Oci, id: &str, v1: &str, v2: &str) -> String {

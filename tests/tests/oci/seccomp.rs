@@ -3,7 +3,7 @@
 use bulkhead_tests::harness::oci::Oci;
 use serde_json::{Value, json};
 
-isolations!(actions, default_denies, what_cannot_be);
+isolations!(host: actions, what_cannot_be; vm: );
 
 fn rule(names: &[&str], action: &str, more: Value) -> Value {
     let mut rule = json!({"names": names, "action": action});
@@ -52,41 +52,6 @@ fn actions(oci: &Oci) {
                   personality:99 0\npersonality:100 EAGAIN\nkill:77 3\nkill:1 ENXIO\nsetuid:16 EBUSY\nsetuid:31 EBUSY\n\
                   setuid:0 0\nreboot ended 159\nsync ended 159\nswapoff:/x ended 159\nSeccomp:\t2\n";
     assert_eq!(text, wanted, "{outcome}");
-}
-
-/// A default that denies; what a container needs to start is not taken from it by the runtime's own calls.
-fn default_denies(oci: &Oci) {
-    let mut bundle = oci.bundle("denies");
-    // runc's own last calls.
-    let runcs = [
-        "fstatfs",
-        "getdents64",
-        "epoll_ctl",
-        "epoll_pwait",
-        "nanosleep",
-        "chdir",
-        "getcwd",
-        "faccessat2",
-        "faccessat",
-        "fchdir",
-        "dup3",
-    ];
-    let others: &[&str] = if oci.is_bulkhead() { &[] } else { &runcs };
-    bundle.config["linux"]["seccomp"] = json!({
-        "defaultAction": "SCMP_ACT_ERRNO",
-        "defaultErrnoRet": 38,
-        "architectures": ["SCMP_ARCH_X86_64"],
-        "syscalls": [rule(&[
-            "execve", "execveat", "brk", "mmap", "munmap", "mprotect", "mremap", "arch_prctl", "set_tid_address", "set_robust_list",
-            "rseq", "prlimit64", "readlink", "readlinkat", "getrandom", "poll", "ppoll", "rt_sigaction", "rt_sigprocmask", "sigaltstack",
-            "sched_getaffinity", "write", "writev", "exit", "exit_group", "getppid", "futex", "fstat", "newfstatat",
-            "openat", "open", "read", "close", "pread64", "lseek", "fcntl", "madvise", "prctl", "gettid", "getpid", "tgkill",
-        ], "SCMP_ACT_ALLOW", json!({})), rule(&[&["getppid"], others].concat(), "SCMP_ACT_ALLOW", json!({}))],
-    });
-    bundle.args(&["/probe", "calls", "mkdir:/x", "sethostname:new", "getppid"]);
-    let outcome = oci.run_bundle("denies", &bundle);
-    outcome.assert_code(0);
-    assert_eq!(outcome.text(), "mkdir:/x ENOSYS\nsethostname:new ENOSYS\ngetppid 0\n", "{outcome}");
 }
 
 /// Profiles that no kernel could take are refused by name.

@@ -4,7 +4,7 @@ use std::{fs, thread, time::Duration};
 
 use bulkhead_tests::harness::oci::Oci;
 
-isolations!(signals, all_processes, the_first_ends_everything, pause_loses_nothing);
+isolations!(host: signals, all_processes, the_first_ends_everything, pause_loses_nothing; vm: );
 
 /// By name with and without SIG, by number; TERM by default; ignored ones.
 fn signals(oci: &Oci) {

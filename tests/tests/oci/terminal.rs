@@ -3,7 +3,7 @@
 use bulkhead_tests::harness::oci::{ConsoleSocket, Oci};
 use serde_json::json;
 
-isolations!(a_console, a_console_that_cannot_be);
+isolations!(host: a_console, a_console_that_cannot_be; vm: );
 
 fn a_console(oci: &Oci) {
     let mut bundle = oci.bundle("console");
