@@ -12,7 +12,7 @@ PREFIX ?= /usr
 # gcc and make: crates that hold C; the kernel's own are named in guest-kernel/build.sh; cpio: the guest's RAM disk;
 # e2fsprogs: writable layers; erofs-utils, strace and busybox: the tests and their images; qemu, crun, runc: the benchmark's peers.
 PACKAGES := gcc make libc6-dev cpio e2fsprogs
-TEST_PACKAGES := erofs-utils strace busybox-static
+TEST_PACKAGES := erofs-utils strace busybox-static podman buildah docker.io containerd runc conmon
 BENCH_PACKAGES := qemu-system-x86 crun runc
 
 install_packages = missing=$$(for p in $(1); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \

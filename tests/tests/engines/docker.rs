@@ -42,6 +42,7 @@ impl<'a> Docker<'a> {
         );
         fs::write(oci.path("containerd.toml"), toml).unwrap();
         docker.daemon(
+            Command::new("containerd"),
             "containerd",
             &[
                 "--config",
@@ -55,7 +56,11 @@ impl<'a> Docker<'a> {
             ],
         );
         oci.wait("containerd", || oci.path("containerd.sock").exists());
+        // Its bridge is in a network namespace of its own.
+        let mut dockerd = Command::new("unshare");
+        dockerd.args(["--net", "dockerd"]);
         docker.daemon(
+            dockerd,
             "dockerd",
             &[
                 "--config-file",
@@ -72,7 +77,8 @@ impl<'a> Docker<'a> {
                 &path("docker.pid"),
                 "--iptables=false",
                 "--ip6tables=false",
-                "--bridge=none",
+                "--ip-forward=false",
+                "--ip-masq=false",
                 "--storage-driver",
                 "overlay2",
             ],
@@ -91,13 +97,12 @@ impl<'a> Docker<'a> {
         docker
     }
 
-    fn daemon(&mut self, program: &str, arguments: &[&str]) {
-        let log = File::create(self.oci.path(&format!("{program}.log"))).unwrap();
-        let mut command = Command::new(program);
+    fn daemon(&mut self, mut command: Command, name: &str, arguments: &[&str]) {
+        let log = File::create(self.oci.path(&format!("{name}.log"))).unwrap();
         command.args(arguments).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         command.env("TMPDIR", self.oci.path(""));
         self.oci.settings(&mut command);
-        self.daemons.push(command.spawn().unwrap_or_else(|error| panic!("{program}: {error}")));
+        self.daemons.push(command.spawn().unwrap_or_else(|error| panic!("{name}: {error}")));
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -161,7 +166,7 @@ fn a_long_life(oci: &Oci) {
     fs::create_dir(&volume).unwrap();
     let shared = format!("{}:/data", volume.display());
     docker.text(&[
-        "run", "--detach", "--name", "life", "--network", "none", "--memory", "64m", "--pids-limit", "50", "--volume", &shared, "--env", "GIVEN=value", IMAGE,
+        "run", "--detach", "--name", "life", "--memory", "64m", "--pids-limit", "50", "--volume", &shared, "--env", "GIVEN=value", IMAGE,
         "sh", "-c",
         "trap 'echo terminated; exit 0' TERM; echo started; echo to-error >&2; echo from inside > /data/file; while :; do sleep 0.2; done",
     ]);
@@ -175,6 +180,13 @@ fn a_long_life(oci: &Oci) {
     let inspected: Value = serde_json::from_str(&docker.text(&["inspect", "life"])).unwrap();
     assert_eq!(inspected[0]["State"]["Status"], "running");
     assert_eq!(inspected[0]["HostConfig"]["Runtime"], "tested");
+    let address = inspected[0]["NetworkSettings"]["IPAddress"].as_str().unwrap();
+    let addresses = docker.text(&["exec", "life", "ip", "-oneline", "address"]);
+    // A microVM has a loopback device only.
+    assert_eq!(addresses.contains(&format!("inet {address}/")), !oci.is_vm(), "{addresses}");
+    assert!(addresses.contains("inet 127.0.0.1/8"), "{addresses}");
+    let hosts = docker.text(&["exec", "life", "cat", "/etc/hosts"]);
+    assert!(hosts.contains(address), "{hosts}");
     assert_eq!(
         docker.text(&["exec", "--env", "MORE=too", "life", "sh", "-c", "echo $GIVEN $MORE; id -u"]),
         "value too\n0"
