@@ -2,26 +2,22 @@
 //! kernel, and [`vm`], a microVM. In both, [`create`] and [`Sandbox::exec`] make a child of the calling process that ends
 //! with the code of the container's process, so that whoever reaps it (the caller, conmon, a containerd shim) learns it.
 
-mod agent;
 mod config;
 mod error;
 pub mod host;
 pub mod vm;
 
 use std::{
-    os::{fd::OwnedFd, unix::net::UnixStream},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
-pub use agent::{Agent, AgentError};
-use bulkhead_protocol::{Message, ProcessInfo, Stats, Token};
-use bulkhead_vmm::api::FromVmm;
+use bulkhead_protocol::{ProcessInfo, Stats};
 pub use config::{Config, ConfigError};
 pub use error::SandboxError;
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-pub use vm::{Machine, StartError, Vm};
 
 pub use crate::settings::Isolation;
 
@@ -311,27 +307,4 @@ pub fn remove_remains(
             None => Ok(()),
         },
     }
-}
-
-/// What a monitor waits for; every thread that waits for something sends it into one channel.
-#[derive(Debug)]
-pub enum Event {
-    /// The VMM said something.
-    Vmm(FromVmm),
-    /// The VMM went away, with the last line that it wrote to its log, if any.
-    VmmGone(Option<String>),
-    /// The agent connected. It has said nothing yet.
-    AgentConnected(UnixStream),
-    /// The agent said something.
-    Agent(Message),
-    /// The agent's connection ended or cannot be understood; why.
-    AgentGone(String),
-    /// The agent opened a stdio stream.
-    Stream(Token, UnixStream),
-    /// A stream delivered its first byte at this time (`CLOCK_MONOTONIC`, nanoseconds).
-    FirstOutput(u64),
-    /// A stream delivered its last byte.
-    StreamEnded(Token),
-    /// This process got a signal.
-    Signal(i32),
 }

@@ -5,7 +5,6 @@ mod client;
 mod container;
 mod create;
 mod exec;
-mod machine;
 mod record;
 pub mod rewrite;
 mod shape;
@@ -14,7 +13,6 @@ use std::{fs, io, path::Path};
 
 pub use container::Guest;
 pub(super) use create::create;
-pub use machine::{Machine, StartError, Vm};
 pub use record::Record;
 pub(crate) use record::{ENDED, Ended, Identity, RECORD};
 
