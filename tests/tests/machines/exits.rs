@@ -21,7 +21,14 @@ fn a_program_that_a_signal_ends_gives_128_and_the_signal() {
     let Some(host) = host_with_busybox() else { return };
     // As pid 1 of its namespace it would survive its own signal: a default action does not apply there (pid_namespaces(7)).
     let outcome = host
-        .boot(&["run", "busybox", "sh", "-c", "sh -c 'kill -SEGV $$'; echo inner $?; exit 139"])
+        .boot(&[
+            "run",
+            "--rm",
+            "busybox",
+            "sh",
+            "-c",
+            "sh -c 'kill -SEGV $$'; echo inner $?; exit 139",
+        ])
         .wait();
     outcome.assert_code(139);
     assert_eq!(outcome.value("inner"), "139");
@@ -46,11 +53,11 @@ fn a_program_that_is_not_there_gives_127_and_one_that_cannot_run_126() {
         ("/not-a-program", 126),
         ("/etc", 126),
     ] {
-        host.boot(&["run", &source, program]).wait().assert_refused(code, &[program]);
+        host.boot(&["run", "--rm", &source, program]).wait().assert_refused(code, &[program]);
         host.assert_nothing_left();
     }
     // What execve(2) says of a missing interpreter is "not found".
-    host.boot(&["run", &source, "/no-interpreter"])
+    host.boot(&["run", "--rm", &source, "/no-interpreter"])
         .wait()
         .assert_refused(127, &["/no-interpreter"]);
 }
@@ -60,7 +67,7 @@ fn a_signal_to_the_command_reaches_the_program() {
     let Some(host) = host_with_busybox() else { return };
     let script = "for s in TERM HUP USR1 USR2; do trap \"echo got-$s\" $s; done; trap 'echo got-INT; exit 9' INT; \
                   echo ready; while true; do sleep 0.2; done";
-    let mut shell = host.boot(&["run", "busybox", "sh", "-c", script]);
+    let mut shell = host.boot(&["run", "--rm", "busybox", "sh", "-c", script]);
     shell.wait_for("ready");
     for (signal, name) in [
         (Signal::USR1, "USR1"),
@@ -81,7 +88,7 @@ fn a_program_that_dies_of_a_forwarded_signal_gives_128_and_the_signal() {
     // The default action of SIGTERM is not for pid 1 of a namespace, so the program resets nothing and ignores nothing
     // but is a child that its shell waits for and copies.
     let script = "sh -c 'echo ready; exec sleep 1000' & child=$!; trap 'kill -TERM $child' TERM; wait $child; wait $child; exit $?";
-    let mut shell = host.boot(&["run", "busybox", "sh", "-c", script]);
+    let mut shell = host.boot(&["run", "--rm", "busybox", "sh", "-c", script]);
     shell.wait_for("ready");
     shell.signal(Signal::TERM);
     shell.wait().assert_code(143);
@@ -92,7 +99,7 @@ fn a_program_that_dies_of_a_forwarded_signal_gives_128_and_the_signal() {
 fn a_program_that_ignores_sigterm_lives_on_until_it_is_insisted() {
     let Some(host) = host_with_busybox() else { return };
     let script = "trap '' TERM INT; echo ready; while read line; do echo alive $line; done";
-    let mut shell = host.boot(&["run", "-i", "busybox", "sh", "-c", script]);
+    let mut shell = host.boot(&["run", "--rm", "-i", "busybox", "sh", "-c", script]);
     shell.wait_for("ready");
     shell.signal(Signal::TERM);
     shell.write(b"1\n");

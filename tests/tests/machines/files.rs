@@ -64,7 +64,7 @@ fn compare(name: Name, flags: &[&str]) {
     let layout = layout_with_probe(name);
     let image = Image::read_layout(&layout).unwrap();
     let source = format!("oci:{}", layout.display());
-    let command = [&["run"], flags, &[source.as_str(), "/probe", "tree", "/"]].concat();
+    let command = [&["run", "--rm"], flags, &[source.as_str(), "/probe", "tree", "/"]].concat();
     let outcome = host.boot(&command).wait();
     assert_tree(&outcome, &image);
     host.assert_nothing_left();

@@ -10,7 +10,7 @@ fn fifty_processes_keep_their_vector_registers() {
         return;
     }
     let Some(host) = host_with_busybox() else { return };
-    let outcome = host.boot(&["run", "busybox", "/probe", "vectors", "50", "5"]).wait();
+    let outcome = host.boot(&["run", "--rm", "busybox", "/probe", "vectors", "50", "5"]).wait();
     outcome.assert_clean();
     let line = outcome.value("vectors");
     assert!(line.ends_with("processes 50 good 50"), "{line}");
@@ -32,7 +32,7 @@ fn fifty_processes_keep_their_vector_registers() {
 fn two_processors_are_there_and_both_run() {
     let Some(host) = host_with_busybox() else { return };
     let script = "echo nproc $(nproc); /probe both-cpus; /probe vectors 6 5";
-    let outcome = host.boot(&["run", "--cpus", "2", "busybox", "sh", "-c", script]).wait();
+    let outcome = host.boot(&["run", "--rm", "--cpus", "2", "busybox", "sh", "-c", script]).wait();
     outcome.assert_clean();
     assert_eq!(outcome.value("nproc"), "2");
     assert_eq!(outcome.value("both-cpus"), "4000");
@@ -43,7 +43,8 @@ fn two_processors_are_there_and_both_run() {
 #[test]
 fn a_container_out_of_memory_is_killed_and_says_so() {
     let Some(host) = host_with_busybox() else { return };
-    let outcome = host.boot(&["run", "--memory", "96m", "busybox", "/probe", "hog", "400"]).wait();
+    let outcome =
+        host.boot(&["run", "--rm", "--memory", "96m", "busybox", "/probe", "hog", "400"]).wait();
     outcome.assert_code(137);
     assert!(!outcome.text().contains("took all"), "{outcome}");
     assert!(outcome.text().contains("took 32"), "{outcome}");
@@ -57,7 +58,8 @@ fn a_container_out_of_memory_is_killed_and_says_so() {
 fn a_child_out_of_memory_is_killed_and_the_program_lives() {
     let Some(host) = host_with_busybox() else { return };
     let script = "/probe hog 400 >/dev/null; echo child $?; echo alive";
-    let outcome = host.boot(&["run", "--memory", "96m", "busybox", "sh", "-c", script]).wait();
+    let outcome =
+        host.boot(&["run", "--rm", "--memory", "96m", "busybox", "sh", "-c", script]).wait();
     outcome.assert_code(0);
     assert_eq!(outcome.value("child"), "137");
     assert!(outcome.text().contains("alive"), "{outcome}");

@@ -38,7 +38,8 @@ fn a_host_without_kvm_is_told_so() {
     let hide = "mkdir -p \"$BULKHEAD_RUN.dev\"; mount -t tmpfs none \"$BULKHEAD_RUN.dev\"; \
                 for d in null zero urandom random tty full; do cp -a /dev/$d \"$BULKHEAD_RUN.dev/\"; done; \
                 mount --bind \"$BULKHEAD_RUN.dev\" /dev; exec \"$@\"";
-    let outcome = host.boot_command(in_mount_namespace(&host, hide, &["run", &source])).wait();
+    let outcome =
+        host.boot_command(in_mount_namespace(&host, hide, &["run", "--rm", &source])).wait();
     outcome.assert_refused(125, &["/dev/kvm"]);
     host.assert_nothing_left();
 }
@@ -65,7 +66,8 @@ fn a_user_without_permission_is_told_so() {
     let made =
         Command::new("cp").args(["-a", "/dev/kvm"]).arg(host.path("run.kvm")).status().unwrap();
     assert!(made.success());
-    let outcome = host.boot_command(in_mount_namespace(&host, script, &["run", &source])).wait();
+    let outcome =
+        host.boot_command(in_mount_namespace(&host, script, &["run", "--rm", &source])).wait();
     outcome.assert_refused(125, &["/dev/kvm", "permission"]);
     host.assert_nothing_left();
 }
@@ -74,7 +76,7 @@ fn a_user_without_permission_is_told_so() {
 fn a_kernel_that_is_missing_or_none_is_named() {
     let Some(host) = Host::with_kvm() else { return };
     let source = tiny(&host);
-    host.run(&["run", "--kernel", "/no/such/kernel", &source])
+    host.run(&["run", "--rm", "--kernel", "/no/such/kernel", &source])
         .assert_refused(125, &["/no/such/kernel"]);
     host.assert_nothing_left();
     let good = fs::read(guest_kernel()).unwrap();
@@ -92,11 +94,12 @@ fn a_kernel_that_is_missing_or_none_is_named() {
     ] {
         let kernel = host.path(name);
         fs::write(&kernel, bytes).unwrap();
-        let outcome = host.boot(&["run", "--kernel", kernel.to_str().unwrap(), &source]).wait();
+        let outcome =
+            host.boot(&["run", "--rm", "--kernel", kernel.to_str().unwrap(), &source]).wait();
         outcome.assert_refused(125, &[name]);
         host.assert_nothing_left();
     }
-    host.run(&["run", "--kernel", "/", &source]).assert_code(125);
+    host.run(&["run", "--rm", "--kernel", "/", &source]).assert_code(125);
     host.assert_nothing_left();
 }
 
@@ -109,7 +112,7 @@ fn parts_of_the_installation_that_are_missing_are_named() {
         ("BULKHEAD_VMM", "/no/such/vmm"),
         ("BULKHEAD_KERNEL", "/no/such/vmlinux"),
     ] {
-        let mut command = host.command(&["run", &source]);
+        let mut command = host.command(&["run", "--rm", &source]);
         command.env(variable, path);
         host.boot_command(command).wait().assert_refused(125, &[path]);
         host.assert_nothing_left();
@@ -133,7 +136,7 @@ fn flags_that_cannot_be_are_refused() {
         (&["-e", "=x"], ["=x", ""]),
         (&["--no-such-flag"], ["no-such-flag", ""]),
     ] {
-        let command = [&["run"], flags, &[source.as_str()]].concat();
+        let command = [&["run", "--rm"], flags, &[source.as_str()]].concat();
         let outcome = host.boot(&command).wait();
         outcome.assert_code(125);
         assert_eq!(outcome.text(), "", "{outcome}");
@@ -148,7 +151,7 @@ fn flags_that_cannot_be_are_refused() {
 fn an_image_that_is_not_there_is_named() {
     let host = Host::new();
     for image in ["no-such-image", "oci:/no/such/layout", "docker-archive:/no/such/file"] {
-        host.run(&["run", image])
+        host.run(&["run", "--rm", image])
             .assert_refused(125, &[image.split_once(':').map_or(image, |parts| parts.1)]);
         host.assert_nothing_left();
     }
@@ -157,7 +160,7 @@ fn an_image_that_is_not_there_is_named() {
         ..Image::default()
     };
     let source = host.source("no-command", &none);
-    host.run(&["run", &source]).assert_refused(125, &["no program"]);
+    host.run(&["run", "--rm", &source]).assert_refused(125, &["no program"]);
     host.assert_nothing_left();
 }
 
@@ -191,7 +194,7 @@ fn a_guest_that_never_answers_is_given_up() {
     let source = tiny(&host);
     let kernel = host.path("spinning-kernel");
     fs::write(&kernel, kernel_that_spins()).unwrap();
-    let mut command = host.command(&["run", "--kernel", kernel.to_str().unwrap(), &source]);
+    let mut command = host.command(&["run", "--rm", "--kernel", kernel.to_str().unwrap(), &source]);
     command.env("BULKHEAD_BOOT_TIMEOUT", "5");
     host.boot_command(command).wait().assert_refused(125, &["5 s", "BULKHEAD_BOOT_TIMEOUT"]);
     host.assert_nothing_left();
@@ -203,7 +206,7 @@ fn a_guest_with_a_broken_agent_is_given_up() {
     let source = tiny(&host);
     let initrd = host.path("no-initrd");
     fs::write(&initrd, b"this is no archive").unwrap();
-    let mut command = host.command(&["run", &source]);
+    let mut command = host.command(&["run", "--rm", &source]);
     command.env("BULKHEAD_INITRD", &initrd);
     host.boot_command(command).wait().assert_refused(125, &["guest"]);
     host.assert_nothing_left();
@@ -212,10 +215,11 @@ fn a_guest_with_a_broken_agent_is_given_up() {
 #[test]
 fn a_name_that_runs_is_taken_until_its_container_ends() {
     let Some(host) = host_with_busybox() else { return };
-    let mut first = host.boot(&["run", "-i", "--name", "taken", "busybox", "cat"]);
+    let mut first = host.boot(&["run", "--rm", "-i", "--name", "taken", "busybox", "cat"]);
     first.write(b"running\n");
     first.wait_for("running");
-    host.run(&["run", "--name", "taken", "busybox", "true"]).assert_refused(125, &["taken"]);
+    host.run(&["run", "--rm", "--name", "taken", "busybox", "true"])
+        .assert_refused(125, &["taken"]);
     host.run(&["image", "rm", "busybox"]).assert_refused(125, &["busybox", "in use"]);
     first.close_stdin();
     first.wait().assert_code(0);

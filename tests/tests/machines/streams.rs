@@ -19,7 +19,7 @@ fn ten_mib_of_standard_input_come_back_unharmed() {
             state.to_be_bytes()[0]
         })
         .collect();
-    let mut cat = host.boot(&["run", "-i", "busybox", "cat"]);
+    let mut cat = host.boot(&["run", "--rm", "-i", "busybox", "cat"]);
     cat.feed(input.clone());
     let outcome = cat.wait();
     outcome.assert_code(0);
@@ -34,7 +34,7 @@ fn output_and_error_are_two_streams_and_input_ends_when_it_is_closed() {
     let Some(host) = host_with_busybox() else { return };
     let script = "echo to-output; echo to-error >&2; while read line; do echo got $line; done; echo end-of-input; \
                   head -c 300000 /dev/zero | tr '\\0' e >&2";
-    let mut shell = host.boot(&["run", "-i", "busybox", "sh", "-c", script]);
+    let mut shell = host.boot(&["run", "--rm", "-i", "busybox", "sh", "-c", script]);
     shell.wait_for("to-output\n");
     shell.write(b"one\n");
     shell.wait_for("got one\n");
@@ -61,7 +61,7 @@ fn without_i_the_input_is_empty_and_python_runs() {
                    os.makedirs('/var/tmp/a/b'); open('/var/tmp/a/b/c', 'w').write('written')\n\
                    print('file', open('/var/tmp/a/b/c').read())\n\
                    sys.exit(42)";
-    let mut python = host.boot(&["run", "python", "python3", "-c", program]);
+    let mut python = host.boot(&["run", "--rm", "python", "python3", "-c", program]);
     python.feed(b"this must not arrive".to_vec());
     let outcome = python.wait();
     outcome.assert_code(42);

@@ -7,7 +7,7 @@ fn a_program_with_a_terminal_sees_its_size_its_changes_and_its_keys() {
     let Some(host) = host_with_busybox() else { return };
     let script = "tty; /probe terminal; trap 'echo interrupted; exit 7' INT; echo ready; while true; do sleep 0.2; done";
     let mut terminal =
-        host.boot_on_terminal(&["run", "-it", "busybox", "sh", "-c", script], 33, 111);
+        host.boot_on_terminal(&["run", "--rm", "-it", "busybox", "sh", "-c", script], 33, 111);
     terminal.wait_for("/dev/");
     terminal.wait_for("terminals true true true");
     terminal.wait_for("size 33 111");
@@ -32,6 +32,6 @@ fn a_program_with_a_terminal_sees_its_size_its_changes_and_its_keys() {
 #[test]
 fn a_terminal_that_is_asked_for_and_is_none_is_refused() {
     let Some(host) = host_with_busybox() else { return };
-    host.run(&["run", "-it", "busybox", "true"]).assert_refused(125, &["terminal"]);
+    host.run(&["run", "--rm", "-it", "busybox", "true"]).assert_refused(125, &["terminal"]);
     host.assert_nothing_left();
 }

@@ -76,7 +76,7 @@ echo end=end
 #[test]
 fn a_container_looks_as_dockers_does() {
     let Some(host) = host_with_busybox() else { return };
-    let outcome = host.boot(&["run", "busybox", "sh", "-c", LOOK]).wait();
+    let outcome = host.boot(&["run", "--rm", "busybox", "sh", "-c", LOOK]).wait();
     outcome.assert_code(0);
     let seen = values(&outcome);
     let check = |key: &str, want: &str| {
@@ -186,6 +186,7 @@ echo arguments="$0" "$@"
 "#;
     let mut command = host.command(&[
         "run",
+        "--rm",
         "--read-only",
         "--tmpfs",
         "/scratch:size=64k,mode=1777",
@@ -258,7 +259,7 @@ fn an_images_own_configuration_is_honoured() {
     image.config.working_dir = "/home".into();
     image.config.stop_signal = "SIGUSR1".into();
     let source = host.source("image", &image);
-    let mut run = host.boot(&["run", "-e", "VARIABLE=of the user", &source]);
+    let mut run = host.boot(&["run", "--rm", "-e", "VARIABLE=of the user", &source]);
     run.wait_for("ready");
     // A hang-up becomes the image's stop signal.
     run.signal(rustix::process::Signal::HUP);
@@ -271,7 +272,8 @@ fn an_images_own_configuration_is_honoured() {
     assert_eq!(seen["path"], "/bin:/usr/bin");
     assert!(outcome.text().contains("got-usr1"), "{outcome}");
 
-    let outcome = host.boot(&["run", "--entrypoint", "/bin/echo", &source, "only", "this"]).wait();
+    let outcome =
+        host.boot(&["run", "--rm", "--entrypoint", "/bin/echo", &source, "only", "this"]).wait();
     outcome.assert_clean();
     assert_eq!(outcome.text(), "only this\n");
     host.assert_nothing_left();

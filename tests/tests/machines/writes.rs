@@ -18,7 +18,8 @@ rm /tmp/large-* /tmp/rest-* /tmp/last
 head -c 100000 /tmp/before > /tmp/after && cmp /tmp/before /tmp/after && echo after works
 df -k / | tail -n 1 | sed 's/^/df /'
 "#;
-    let outcome = host.boot(&["run", "--disk-size", "64m", "busybox", "sh", "-c", script]).wait();
+    let outcome =
+        host.boot(&["run", "--rm", "--disk-size", "64m", "busybox", "sh", "-c", script]).wait();
     outcome.assert_code(0);
     assert!(outcome.value("taken").parse::<u32>().unwrap() <= 8, "{outcome}");
     assert_ne!(outcome.value("huge"), "0", "{outcome}");
@@ -37,7 +38,7 @@ echo changed > /zoo/kept; rm /zoo/one-byte; rm -r /zoo/crowd; mkdir /zoo/crowd; 
 mv /zoo/a-block /zoo/moved; chmod 700 /zoo/empty; ln /zoo/many-blocks /zoo/third-link
 echo kept $(cat /zoo/kept) crowd $(ls /zoo/crowd) moved $(wc -c < /zoo/moved) gone $(ls /zoo/one-byte 2>/dev/null | wc -l)
 "#;
-    let run = |script: &str| host.boot(&["run", "busybox", "sh", "-c", script]).wait();
+    let run = |script: &str| host.boot(&["run", "--rm", "busybox", "sh", "-c", script]).wait();
     let first = run(script);
     first.assert_clean();
     assert_eq!(first.value("kept"), "changed crowd new moved 4096 gone 0");

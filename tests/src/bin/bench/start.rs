@@ -139,12 +139,13 @@ fn start() -> Result<Start, Reason> {
         return Err(String::from_utf8_lossy(&imported.stderr).trim().to_owned());
     }
     let script = "echo first; read line";
-    let mut run = bulkhead(&["run", "-i", "--timeline=json", "busybox", "sh", "-c", script])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| format!("bulkhead: {error}"))?;
+    let mut run =
+        bulkhead(&["run", "--rm", "-i", "--timeline=json", "busybox", "sh", "-c", script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("bulkhead: {error}"))?;
     let mut line = String::new();
     if let Some(stdout) = run.stdout.take() {
         // What went wrong is on standard error.
