@@ -4,7 +4,10 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io::Write,
-    os::{fd::OwnedFd, unix::net::UnixStream},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::net::UnixStream,
+    },
     time::{Duration, Instant},
 };
 
@@ -12,7 +15,10 @@ use bulkhead_protocol::{
     Call, Create, ExitStatus, Failure, Message, Reply, Stdio, Target, Token, VERSION,
 };
 use bulkhead_vmm::api::{End, FromVmm, Mark};
-use rustix::event::epoll::EventFlags;
+use rustix::{
+    event::epoll::EventFlags,
+    fs::{AtFlags, Mode, OFlags, openat, unlinkat},
+};
 
 use super::{
     clients::{ClientId, Clients},
@@ -26,7 +32,7 @@ use super::{
     plan::Plan,
     poll::{Poll, Source},
     relay::{Relays, is_null},
-    signals, terminal,
+    signals, terminal, view,
 };
 use crate::{
     sandbox::vm::{ENDED, Ended, Record},
@@ -90,6 +96,8 @@ pub(super) enum Owed {
 #[derive(Debug)]
 pub(super) struct Monitor<'a> {
     pub(super) plan: &'a Plan,
+    /// The state directory.
+    files: BorrowedFd<'a>,
     pub(super) poll: Poll,
     pub(super) machine: Machine,
     pub(super) guest: Guest,
@@ -119,9 +127,16 @@ pub(crate) fn run(plan: &Plan, caller: OwnedFd) -> u8 {
     timeline.pass(Step::Prepared);
     let mut caller = Some(caller);
     let mut place = Place::default();
-    let ended = place.enter(plan).and_then(|record| {
+    let files = match place::directory(plan) {
+        Ok(files) => files,
+        Err(fault) => {
+            caller.into_iter().for_each(|caller| tell(caller, &Outcome::Failed(fault.failure())));
+            return LOST;
+        }
+    };
+    let ended = place.enter(plan, &files).and_then(|record| {
         Place::run_hooks(plan)?;
-        let mut monitor = Monitor::start(plan, record, timeline, &mut caller)?;
+        let mut monitor = Monitor::start(plan, files.as_fd(), record, timeline, &mut caller)?;
         let ended = monitor.run();
         caller = monitor.caller.take();
         monitor.finish();
@@ -135,7 +150,7 @@ pub(crate) fn run(plan: &Plan, caller: OwnedFd) -> u8 {
                 tell(caller, &Outcome::Failed(fault.failure()));
             } else {
                 // The container was there, so this is the end of its life and not of its making.
-                log(plan, &fault);
+                log(&files, &fault);
             }
             LOST
         }
@@ -143,10 +158,11 @@ pub(crate) fn run(plan: &Plan, caller: OwnedFd) -> u8 {
 }
 
 /// One line for the administrator.
-fn log(plan: &Plan, line: &impl std::fmt::Display) {
-    let file = File::options().create(true).append(true).open(plan.directory.join(LOG));
+fn log(files: impl AsFd, line: &impl std::fmt::Display) {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::CLOEXEC;
+    let file = openat(files, LOG, flags, Mode::from_raw_mode(0o600)).map(File::from);
     // Nobody to tell when this fails.
-    let _ = file.and_then(|mut file| writeln!(file, "bulkhead: {line}"));
+    let _ = file.map(|mut file| writeln!(file, "bulkhead: {line}"));
 }
 
 /// The last word to the caller, who may be gone.
@@ -159,6 +175,7 @@ fn tell(caller: OwnedFd, outcome: &Outcome) {
 impl<'a> Monitor<'a> {
     fn start(
         plan: &'a Plan,
+        files: BorrowedFd<'a>,
         mut record: Record,
         mut timeline: Timeline,
         caller: &mut Option<OwnedFd>,
@@ -176,7 +193,7 @@ impl<'a> Monitor<'a> {
         let guest = Guest::listen(&sockets, VSOCK_NAME, &poll)?;
         let clients = Clients::listen(&plan.directory, &poll)?;
         for note in &plan.notes {
-            log(plan, note);
+            log(files, note);
         }
         let machine = Machine::start(&plan.vmm, &plan.machine, plan.directory.join(LOG))?;
         timeline.pass(Step::VmmSpawned);
@@ -184,6 +201,7 @@ impl<'a> Monitor<'a> {
         record.vmm = crate::sandbox::vm::Identity::of(machine.pid().cast_signed());
         Ok(Self {
             plan,
+            files,
             poll,
             machine,
             guest,
@@ -406,7 +424,7 @@ impl<'a> Monitor<'a> {
     fn created(&mut self, result: Result<Reply, Failure>) -> Result<(), Fault> {
         if let Reply::Process { warnings, .. } = result.map_err(Fault::Refused)? {
             for warning in warnings.iter().take(MOST_WARNINGS) {
-                log(self.plan, &printable(warning));
+                log(self.files, &printable(warning));
             }
         }
         self.timeline.pass(Step::Created);
@@ -414,6 +432,9 @@ impl<'a> Monitor<'a> {
         self.write_timeline();
         if self.plan.terminal {
             self.resize();
+        }
+        if self.caller.is_some() {
+            view::enter(self.plan)?;
         }
         if let Some(caller) = self.caller.take() {
             self.poll.remove(&caller);
@@ -490,7 +511,7 @@ impl<'a> Monitor<'a> {
         if let Some(at) = self.relays.first_output() {
             self.timeline.pass_at(Step::FirstOutput, at, None);
         }
-        place::write(&self.plan.directory, "timeline.json", &self.timeline.records());
+        place::write(self.files, "timeline.json", &self.timeline.records());
     }
 
     /// The program has ended.
@@ -498,7 +519,7 @@ impl<'a> Monitor<'a> {
         self.timeline.pass(Step::Ended);
         self.write_timeline();
         let ended = Ended { status, oom_killed };
-        place::write(&self.plan.directory, ENDED, &ended);
+        place::write(self.files, ENDED, &ended);
         self.phase = Phase::Ending(Ending::new(status, written));
     }
 
@@ -509,10 +530,10 @@ impl<'a> Monitor<'a> {
             let lost = Answer::Exited { status: ExitStatus::Signal(9), written: [u64::MAX; 2] };
             self.answer(client, &lost);
         }
-        let Self { plan, machine, clients, .. } = self;
+        let Self { files, machine, clients, .. } = self;
         drop(machine);
         // It may be gone with its directory.
-        let _ = std::fs::remove_file(plan.directory.join(super::message::SOCKET));
+        let _ = unlinkat(files, super::message::SOCKET, AtFlags::empty());
         drop(clients);
     }
 }

@@ -27,6 +27,7 @@ mod requests;
 pub(crate) mod signals;
 pub(crate) mod sockets;
 pub(crate) mod terminal;
+mod view;
 pub(crate) mod wire;
 
 pub(crate) use self::{

@@ -4,12 +4,15 @@
 use std::{
     fs::{self, File},
     io::{self, Write},
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
     path::Path,
 };
 
 use bulkhead_container::{Cgroup, Cgroups, Placed, Version, hooks, spec::Resources};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::{
+    fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat},
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -19,6 +22,9 @@ use super::{
     signals,
 };
 use crate::sandbox::vm::{Identity, RECORD, Record, rewrite::Network};
+
+/// Of files in the state directory.
+const MODE: Mode = Mode::from_raw_mode(0o600);
 
 /// Where this process was before; with it, it can leave again.
 #[derive(Debug, Default)]
@@ -30,7 +36,7 @@ pub(super) struct Place {
 
 impl Place {
     /// Enters the network namespace and the control group, and notes them for whoever removes the container.
-    pub(super) fn enter(&mut self, plan: &Plan) -> Result<Record, Fault> {
+    pub(super) fn enter(&mut self, plan: &Plan, files: impl AsFd) -> Result<Record, Fault> {
         network(&plan.network)?;
         let mut record = Record { monitor: Identity::own(), vmm: None, cgroup: None };
         self.before = own_groups();
@@ -41,10 +47,10 @@ impl Place {
             let group = &*self.cgroup.insert(made.0);
             record.cgroup =
                 Some(serde_json::to_value(group.record()).map_err(to("note the cgroup"))?);
-            write(&plan.directory, RECORD, &record);
+            write(&files, RECORD, &record);
             join(group)?;
         } else {
-            write(&plan.directory, RECORD, &record);
+            write(&files, RECORD, &record);
         }
         Ok(record)
     }
@@ -97,15 +103,23 @@ pub(crate) fn clean(directory: &Path) {
 }
 
 /// Replaces a file of the state directory with what `value` is as JSON. The container does not depend on these files.
-pub(super) fn write(directory: &Path, name: &str, value: &impl Serialize) {
-    let new = directory.join(format!("{name}.new"));
+pub(super) fn write(directory: impl AsFd, name: &str, value: &impl Serialize) {
+    let new = format!("{name}.new");
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
     let written = serde_json::to_vec(value)
         .map_err(io::Error::from)
-        .and_then(|text| File::create(&new)?.write_all(&text))
-        .and_then(|()| fs::rename(&new, directory.join(name)));
+        .and_then(|text| File::from(openat(&directory, &new, flags, MODE)?).write_all(&text))
+        .and_then(|()| Ok(renameat(&directory, &new, &directory, name)?));
     if written.is_err() {
-        let _ = fs::remove_file(&new);
+        let _ = unlinkat(&directory, &new, AtFlags::empty());
     }
+}
+
+/// The state directory, to reach its files wherever this process's root is.
+pub(super) fn directory(plan: &Plan) -> Result<OwnedFd, Fault> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(&plan.directory, flags, Mode::empty())
+        .map_err(to(format!("open {}", plan.directory.display())))
 }
 
 fn network(network: &Network) -> Result<(), Fault> {
