@@ -10,9 +10,11 @@ PROGRAMS := bulkhead bulkhead-oci bulkhead-vmm
 PREFIX ?= /usr
 
 # gcc and make: crates that hold C; the kernel's own are named in guest-kernel/build.sh; cpio: the guest's RAM disk;
-# e2fsprogs: writable layers; erofs-utils, strace and busybox: the tests and their images; qemu, crun, runc: the benchmark's peers.
+# e2fsprogs: writable layers; erofs-utils, strace and busybox: the tests and their images; engines: who use the runtime in the tests;
+# qemu, crun, runc: the benchmark's peers.
 PACKAGES := gcc make libc6-dev cpio e2fsprogs
-TEST_PACKAGES := erofs-utils strace busybox-static podman buildah docker.io containerd runc conmon
+TEST_PACKAGES := erofs-utils strace busybox-static
+ENGINE_PACKAGES := podman buildah docker.io containerd runc conmon
 BENCH_PACKAGES := qemu-system-x86 crun runc
 
 install_packages = missing=$$(for p in $(1); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
@@ -49,7 +51,7 @@ programs: packages
 	@for p in $(PROGRAMS); do cp target/static/$(TARGET)/release/$$p $(OUT)/.$$p.new && mv $(OUT)/.$$p.new $(OUT)/$$p; done
 
 test: build
-	@$(call install_packages,$(TEST_PACKAGES))
+	@$(call install_packages,$(TEST_PACKAGES) $(ENGINE_PACKAGES))
 	BULKHEAD_VMM=$(CURDIR)/$(OUT)/bulkhead-vmm BULKHEAD_KERNEL=$(CURDIR)/$(OUT)/vmlinux BULKHEAD_INITRD=$(CURDIR)/$(OUT)/bulkhead-initrd.cpio \
 	$(CARGO) test --locked --workspace
 
