@@ -3,6 +3,7 @@
 
 use rustix::{
     fs::Mode,
+    io::Errno,
     process::umask,
     thread::{
         CapabilitySet, Gid, Uid, set_keep_capabilities, set_no_new_privs, set_thread_groups,
@@ -94,17 +95,19 @@ impl Identity {
         self.capabilities.can_trace()
     }
 
-    /// Takes the identity on. `last` runs with it, before the filter, which comes at the end unless only a process that
-    /// is still privileged may install it.
+    /// Takes the identity on; `last` runs with it. The filter comes with [`Identity::seal`], unless only a process that is
+    /// still privileged may install it.
     pub(crate) fn assume(&self, last: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
         self.limits.apply()?;
         self.scheduling.apply()?;
         if let Some(domain) = self.personality {
             personality::apply(domain)?;
         }
-        let filter_late = self.no_new_privileges || self.capabilities.can_filter();
-        if !filter_late {
-            self.install_filter()?;
+        if !self.filters_late() {
+            self.filter
+                .as_ref()
+                .map_or(Ok(()), Filter::install)
+                .map_err(at("install", "linux.seccomp"))?;
         }
         self.capabilities.drop_bounding()?;
         self.switch_user()?;
@@ -113,11 +116,20 @@ impl Identity {
         if self.no_new_privileges {
             set_no_new_privs(true).map_err(at("set", "process.noNewPrivileges"))?;
         }
-        last()?;
-        if filter_late {
-            self.install_filter()?;
+        last()
+    }
+
+    /// Puts the process under its filter, just before the program: a filter need only allow what that does, and execve.
+    /// Touches no memory but its own, so that a process that shares its parent's may call it.
+    pub(crate) fn seal(&self) -> Result<(), Errno> {
+        match &self.filter {
+            Some(filter) if self.filters_late() => filter.install(),
+            _ => Ok(()),
         }
-        Ok(())
+    }
+
+    fn filters_late(&self) -> bool {
+        self.no_new_privileges || self.capabilities.can_filter()
     }
 
     fn switch_user(&self) -> Result<(), Error> {
@@ -135,9 +147,5 @@ impl Identity {
             .map_err(at("set", format_args!("process.user.gid {}", gid.as_raw())))?;
         set_thread_res_uid(uid, uid, uid)
             .map_err(at("set", format_args!("process.user.uid {}", uid.as_raw())))
-    }
-
-    fn install_filter(&self) -> Result<(), Error> {
-        self.filter.as_ref().map_or(Ok(()), Filter::install)
     }
 }

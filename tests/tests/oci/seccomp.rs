@@ -3,7 +3,7 @@
 use bulkhead_tests::harness::oci::Oci;
 use serde_json::{Value, json};
 
-isolations!(host: actions, what_cannot_be; vm: );
+isolations!(host: actions, default_denies, what_cannot_be; vm: actions, default_denies, what_cannot_be);
 
 fn rule(names: &[&str], action: &str, more: Value) -> Value {
     let mut rule = json!({"names": names, "action": action});
@@ -52,6 +52,46 @@ fn actions(oci: &Oci) {
                   personality:99 0\npersonality:100 EAGAIN\nkill:77 3\nkill:1 ENXIO\nsetuid:16 EBUSY\nsetuid:31 EBUSY\n\
                   setuid:0 0\nreboot ended 159\nsync ended 159\nswapoff:/x ended 159\nSeccomp:\t2\n";
     assert_eq!(text, wanted, "{outcome}");
+}
+
+/// A default that denies, with what a small static program needs allowed and nothing that only its maker would need.
+fn default_denies(oci: &Oci) {
+    let mut bundle = oci.bundle("denies");
+    bundle.config["process"]["noNewPrivileges"] = json!(true);
+    bundle.config["process"]["args"] = json!(["/bin/busybox", "echo", "strict"]);
+    let names = [
+        "execve",
+        "write",
+        "writev",
+        "exit",
+        "exit_group",
+        "brk",
+        "arch_prctl",
+        "mmap",
+        "mprotect",
+        "set_tid_address",
+        "set_robust_list",
+        "rseq",
+        "readlink",
+        "readlinkat",
+        "prlimit64",
+        "getrandom",
+        "uname",
+        "newfstatat",
+        "fstat",
+        "ioctl",
+        "getuid",
+        "getgid",
+        "setuid",
+        "setgid",
+    ];
+    bundle.config["linux"]["seccomp"] = json!({
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "architectures": ["SCMP_ARCH_X86_64"],
+        "syscalls": [rule(&names, "SCMP_ACT_ALLOW", json!({}))],
+    });
+    let outcome = oci.run_bundle("denies", &bundle);
+    assert_eq!(outcome.text(), "strict\n", "{outcome}");
 }
 
 /// Profiles that no kernel could take are refused by name.

@@ -12,11 +12,12 @@ use std::collections::BTreeMap;
 use bpf::{Jump, MAX_INSTRUCTIONS};
 use libc::sock_filter;
 use rule::Conditional;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use syscalls::Abi;
 
 use crate::{
-    error::{Error, at},
+    error::Error,
     spec::{Action, Flag, Seccomp},
     sys,
 };
@@ -119,8 +120,8 @@ impl Filter {
     }
 
     /// Puts this process and its children under the filter.
-    pub(crate) fn install(&self) -> Result<(), Error> {
-        sys::set_seccomp_filter(&self.program, self.flags).map_err(at("install", "linux.seccomp"))
+    pub(crate) fn install(&self) -> Result<(), Errno> {
+        sys::set_seccomp_filter(&self.program, self.flags)
     }
 }
 
