@@ -108,6 +108,20 @@ pub(crate) fn needs_proc() -> Result<bool, Failure> {
     Ok(false)
 }
 
+/// Mounts what a container with a user namespace mounts again: the kernel allows it there only what its maker sees whole
+/// (`mount_too_revealing` in fs/namespace.c).
+pub(crate) fn show_kernel_file_systems() -> Result<(), Failure> {
+    const SYS: &str = "/run/bulkhead/sys";
+    if needs_proc()? || rustix::fs::access(format!("{SYS}/kernel"), Access::EXISTS).is_ok() {
+        return Ok(());
+    }
+    let failed = |why: String| system(format!("cannot mount {SYS}: {why}"));
+    std::fs::create_dir_all(SYS).map_err(|error| failed(error.to_string()))?;
+    let quiet = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    rustix::mount::mount("sysfs", SYS, "sysfs", quiet, None)
+        .map_err(|errno| failed(errno.to_string()))
+}
+
 /// Without a console, the kernel starts the first process with its standard streams closed; their numbers must not be
 /// given to something else.
 fn standard_streams() -> Result<(), Fault> {

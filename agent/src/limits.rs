@@ -31,6 +31,10 @@ impl Server {
     }
 
     pub(crate) fn update(&mut self, container: &str, resources: &Resources) -> Answer {
+        self.living(container)?;
+        if let Some(cgroups) = &self.platform().cgroups {
+            cgroups.enable_for(resources).map_err(failure)?;
+        }
         let warnings = cgroup(self.living(container)?)?.update(resources).map_err(failure)?;
         Ok(Reply::Updated { warnings })
     }

@@ -8,8 +8,8 @@ use std::{
 };
 
 use bulkhead_container::{
-    Builder, Created, Platform, Size, Stdio as Ends, resize,
-    spec::{Process, Resources, Spec},
+    Builder, Created, Platform, Size, Stdio as Ends, hooks, resize,
+    spec::{Namespace, NamespaceType, Process, Resources, Spec},
 };
 use bulkhead_protocol::{
     self as protocol, Call, Create, Exec, ExitStatus, Failure, Message, Ready, Reply, Target,
@@ -178,7 +178,7 @@ impl Server {
     }
 
     fn create(&mut self, create: Create<Spec>) -> Answer {
-        let Create { container: id, spec, root, stdio, shares } = create;
+        let Create { container: id, spec, root, stdio, shares, bundle } = create;
         check_id(&id)?;
         if self.processes.contains(&id) {
             return Err(state(format!("container {id} exists already")));
@@ -189,7 +189,12 @@ impl Server {
         self.shares.mount(&shares)?;
         let terminal = spec.process.as_ref().is_some_and(|process| process.terminal);
         let (ends, prepared) = self.streams(&stdio, terminal)?;
-        let created = Builder::new(&self.platform, ends).init(&id, &spec, root_of(root));
+        if makes_user_namespace(&spec) {
+            boot::show_kernel_file_systems()?;
+        }
+        let created = Builder::new(&self.platform, ends)
+            .state(hooks::State::new(&id, &bundle, &spec))
+            .init(&id, &spec, root_of(root));
         let Created { container, console, warnings } = created.map_err(failure)?;
         let pid = container.init().pid();
         let console = nonblocking(console)?;
@@ -350,6 +355,12 @@ fn nonblocking(console: Option<OwnedFd>) -> Result<Option<Rc<OwnedFd>>, Failure>
             .map_err(|errno| system(format!("cannot use the terminal: {errno}")))?;
     }
     Ok(console.map(Rc::new))
+}
+
+fn makes_user_namespace(spec: &Spec) -> bool {
+    let new =
+        |namespace: &Namespace| namespace.kind == NamespaceType::User && namespace.path.is_none();
+    spec.linux.as_ref().is_some_and(|linux| linux.namespaces.iter().any(new))
 }
 
 fn next_ended() -> Option<(Pid, ExitStatus)> {

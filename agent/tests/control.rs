@@ -333,6 +333,7 @@ fn a_container_as_docker_makes_it() {
         root: Root::Directory { path: root },
         stdio: all(1),
         shares: Vec::new(),
+        bundle: String::new(),
     };
     let start: Call = Call::Start { container: agent.id("c") };
     let mut frames = Vec::new();

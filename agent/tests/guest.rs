@@ -154,6 +154,7 @@ fn a_container_in_memory() {
         root: layers(Upper::Tmpfs),
         stdio: Stdio::default(),
         shares: vec!["nothing".to_owned()],
+        bundle: String::new(),
     };
     let failure = agent.call(Call::Create(Box::new(create))).unwrap_err();
     assert!(failure.message.contains("nothing"), "{failure}");

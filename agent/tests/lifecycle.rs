@@ -337,6 +337,7 @@ fn a_host_process_has_no_shares() {
             root: Root::Directory { path: agent.root("root") },
             stdio: Stdio::default(),
             shares: vec![tag.to_owned()],
+            bundle: String::new(),
         };
         let failure = agent.call(Call::Create(Box::new(create))).unwrap_err();
         assert!(failure.message.contains(why), "{failure}");

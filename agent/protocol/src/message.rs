@@ -103,6 +103,9 @@ pub struct Create<S = Value> {
     /// mounted once, on [`crate::SHARES`]`/TAG`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shares: Vec<String>,
+    /// The bundle's directory on the host, for the state that hooks get.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub bundle: String,
 }
 
 /// Where a container's root file system comes from.

@@ -210,6 +210,7 @@ impl Agent {
             root,
             stdio,
             shares: Vec::new(),
+            bundle: String::new(),
         })))
     }
 

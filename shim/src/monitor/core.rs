@@ -404,6 +404,7 @@ impl<'a> Monitor<'a> {
             root: self.plan.root.clone(),
             stdio: self.stdio(),
             shares: self.plan.machine.shares.iter().map(|share| share.tag.clone()).collect(),
+            bundle: self.plan.bundle.clone(),
         }
     }
 

@@ -8,9 +8,10 @@ use std::{
     path::Path,
 };
 
-use bulkhead_container::{Cgroup, Cgroups, Placed, Version, hooks, spec::Resources};
+use bulkhead_container::{Cgroup, Cgroups, Error, Placed, Version, hooks, spec::Resources};
 use rustix::{
     fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat},
+    io::Errno,
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 use serde::Serialize;
@@ -41,17 +42,13 @@ impl Place {
         let mut record = Record { monitor: Identity::own(), vmm: None, cgroup: None };
         self.before = own_groups();
         let wish = plan.host.pointer("/linux/cgroupsPath").and_then(Value::as_str);
-        if let Some(groups) = Cgroups::host().map_err(refused)? {
-            // The limits are the guest's: the group only counts and names the processes.
-            let made = groups.create(wish, &plan.id, &Resources::default()).map_err(refused)?;
-            let group = &*self.cgroup.insert(made.0);
+        self.cgroup = group(&plan.id, wish)?;
+        if let Some(group) = &self.cgroup {
             record.cgroup =
                 Some(serde_json::to_value(group.record()).map_err(to("note the cgroup"))?);
-            write(&files, RECORD, &record);
-            join(group)?;
-        } else {
-            write(&files, RECORD, &record);
         }
+        write(&files, RECORD, &record);
+        self.cgroup.as_ref().map_or(Ok(()), join)?;
         Ok(record)
     }
 
@@ -91,6 +88,21 @@ impl Place {
         }
         // Nobody is left to tell.
         let _ = group.remove();
+    }
+}
+
+/// Makes the group. Its limits are the guest's to keep: here it only counts and names the processes, so that a user who may make
+/// none has one less.
+fn group(id: &str, wish: Option<&str>) -> Result<Option<Cgroup>, Fault> {
+    let Some(groups) = Cgroups::host().map_err(refused)? else { return Ok(None) };
+    match groups.create(wish, id, &Resources::default()) {
+        Ok((group, _)) => Ok(Some(group)),
+        Err(Error::System { errno: Errno::ACCESS | Errno::PERM | Errno::ROFS, .. })
+            if !rustix::process::geteuid().is_root() =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(refused(error)),
     }
 }
 

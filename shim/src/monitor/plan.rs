@@ -14,6 +14,8 @@ use crate::sandbox::vm::rewrite::Network;
 pub(crate) struct Plan {
     /// The container's id.
     pub(crate) id: String,
+    /// Its bundle, as its configuration's hooks are told of it.
+    pub(crate) bundle: String,
     /// Its state directory.
     pub(crate) directory: PathBuf,
     /// The hooks that are run on the host.

@@ -186,7 +186,6 @@ echo arguments="$0" "$@"
 "#;
     let mut command = host.command(&[
         "run",
-        "--rm",
         "--read-only",
         "--tmpfs",
         "/scratch:size=64k,mode=1777",

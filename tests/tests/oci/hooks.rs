@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use bulkhead_tests::harness::oci::{Bundle, Oci};
 use serde_json::{Value, json};
 
-isolations!(host: order_and_state, failures, what_cannot_be; vm: failures, what_cannot_be);
+isolations!(host: order_and_state, failures, what_cannot_be; vm: order_and_state, failures, what_cannot_be);
 
 const KINDS: [&str; 6] =
     ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];

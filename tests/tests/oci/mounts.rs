@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::process::{has_option, mount_at};
 
-isolations!(host: options, binds, live_binds, a_file_system_of_files, links_lead_nowhere, many_files, recursive_options, root_propagation; vm: binds, live_binds, a_file_system_of_files, links_lead_nowhere);
+isolations!(host: options, binds, live_binds, a_file_system_of_files, links_lead_nowhere, many_files, recursive_options, root_propagation; vm: options, binds, live_binds, a_file_system_of_files, links_lead_nowhere, recursive_options, root_propagation);
 
 /// A mount's name, its options, and those that it must and must not have in the end.
 type OptionCase =

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use bulkhead_tests::harness::oci::Oci;
 use serde_json::json;
 
-isolations!(host: new_ones, joined_ones, the_hosts_own, user_namespaces, time_namespaces; vm: the_hosts_own);
+isolations!(host: new_ones, joined_ones, the_hosts_own, user_namespaces, time_namespaces; vm: new_ones, joined_ones, the_hosts_own, user_namespaces, time_namespaces);
 
 const KINDS: [(&str, &str); 6] = [
     ("pid", "pid"),

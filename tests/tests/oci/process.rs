@@ -5,7 +5,7 @@ use std::fs;
 use bulkhead_tests::harness::oci::{Oci, capability_bits};
 use serde_json::{Value, json};
 
-isolations!(host: defaults, everything_changed, root_is_read_only, programs_and_paths; vm: );
+isolations!(host: defaults, everything_changed, root_is_read_only, programs_and_paths; vm: defaults, everything_changed, root_is_read_only, programs_and_paths);
 
 /// The mount at a point: the last one there counts.
 pub(super) fn mount_at<'a>(seen: &'a Value, point: &str) -> &'a Value {

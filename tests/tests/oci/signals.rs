@@ -4,7 +4,7 @@ use std::{fs, thread, time::Duration};
 
 use bulkhead_tests::harness::oci::Oci;
 
-isolations!(host: signals, all_processes, the_first_ends_everything, pause_loses_nothing; vm: );
+isolations!(host: signals, all_processes, the_first_ends_everything, pause_loses_nothing; vm: signals, all_processes, the_first_ends_everything, pause_loses_nothing);
 
 /// By name with and without SIG, by number; TERM by default; ignored ones.
 fn signals(oci: &Oci) {

@@ -5,7 +5,7 @@ use std::{fs, thread};
 use bulkhead_tests::harness::oci::{Bundle, Oci};
 use serde_json::{Value, json};
 
-isolations!(host: a_life, verbs_in_wrong_states, lists, run_in_the_foreground, two_creates_of_one_id, ids_and_bundles, delete_by_force, global_options; vm: );
+isolations!(host: a_life, verbs_in_wrong_states, lists, run_in_the_foreground, two_creates_of_one_id, ids_and_bundles, delete_by_force, global_options; vm: a_life, verbs_in_wrong_states, lists, run_in_the_foreground, two_creates_of_one_id, ids_and_bundles, delete_by_force, global_options);
 
 /// A bundle whose program says what it is and waits for SIGTERM, then ends with 7.
 pub(super) fn waiting(oci: &Oci, name: &str) -> Bundle {

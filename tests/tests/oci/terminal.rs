@@ -3,7 +3,7 @@
 use bulkhead_tests::harness::oci::{ConsoleSocket, Oci};
 use serde_json::json;
 
-isolations!(host: a_console, a_console_that_cannot_be; vm: );
+isolations!(host: a_console, a_console_that_cannot_be; vm: a_console, a_console_that_cannot_be);
 
 fn a_console(oci: &Oci) {
     let mut bundle = oci.bundle("console");

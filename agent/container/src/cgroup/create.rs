@@ -116,6 +116,23 @@ impl Cgroups {
         }
     }
 
+    /// Gives a guest's groups the controllers that these limits need. Groups on a host have had all that there are since they
+    /// were made.
+    ///
+    /// # Errors
+    /// [`Error::System`].
+    pub fn enable_for(&self, resources: &Resources) -> Result<(), Error> {
+        let Some(hierarchy) = self.hierarchies.first().filter(|_| self.guest) else {
+            return Ok(());
+        };
+        // What is wrong with a limit is said when it is set.
+        let Ok(settings) = setting::of(resources, |controller| self.version(controller)) else {
+            return Ok(());
+        };
+        let wanted = settings.list.iter().map(|setting| setting.controller).collect();
+        self.enable_in_guest(hierarchy.mount.trim_end_matches('/'), wanted)
+    }
+
     /// Of which version a controller is; with none, that of the hierarchy that there is.
     fn version(&self, controller: &str) -> Version {
         let has = |name: &str| {

@@ -159,6 +159,7 @@ fn plan(create: &Create<'_>, requested: u64) -> Result<Plan, SandboxError> {
     };
     Ok(Plan {
         id: create.id.to_owned(),
+        bundle: create.bundle.to_string_lossy().into_owned(),
         directory,
         hooks: spec.hooks.clone().unwrap_or_default(),
         state: hooks::State::new(create.id, &create.bundle.to_string_lossy(), spec),

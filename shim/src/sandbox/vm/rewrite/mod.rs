@@ -108,7 +108,10 @@ pub fn rewrite(
     spec.insert("mounts".into(), Value::Array(mounts.list));
     keep_guest_hooks(&mut spec)?;
     // They are for the host's tools.
-    spec.remove("annotations");
+    if !spec.contains_key("hooks") {
+        // Nobody else in a guest gets them.
+        spec.remove("annotations");
+    }
     labels::drop(&mut spec, &mut notes)?;
     let mut network = Network::Host;
     if let Some(linux) = object(&mut spec, "linux", "linux")? {

@@ -48,6 +48,10 @@ pub(super) fn rewrite(linux: &mut Map<String, Value>) -> Result<Network, Rewrite
             }
         }
     }
+    if kept.iter().any(|namespace| namespace.get("type").is_some_and(|kind| kind == "user")) {
+        // The kernel lets its root mount sysfs only where the network is its own (sysfs_init_fs_context in fs/sysfs/mount.c).
+        kept.push(serde_json::json!({ "type": "network" }));
+    }
     linux.insert("namespaces".into(), Value::Array(kept));
     Ok(network.unwrap_or(Network::Host))
 }

@@ -218,8 +218,11 @@ fn the_network_is_the_hosts_and_all_else_the_guests() {
         assert_eq!(guest.network, network);
         assert_eq!(guest.spec["linux"]["namespaces"], json!([]));
     }
-    let own = json!([{ "type": "pid" }, { "type": "user" }, { "type": "time" }]);
+    let own = json!([{ "type": "pid" }, { "type": "time" }]);
     assert_eq!(run(own.clone()).unwrap().spec["linux"]["namespaces"], own);
+    // Who is root of a user namespace can mount sysfs only with a network of its own.
+    let user = run(json!([{ "type": "user" }])).unwrap().spec["linux"]["namespaces"].clone();
+    assert_eq!(user, json!([{ "type": "user" }, { "type": "network" }]));
     for kind in ["pid", "ipc", "uts", "mount", "user", "cgroup", "time"] {
         let error = run(json!([{ "type": "network" }, { "type": kind, "path": "/proc/1/ns/x" }]));
         let error = error.unwrap_err().to_string();
@@ -283,13 +286,14 @@ fn what_is_only_for_the_host_stays_there() {
         "linux": { "mountLabel": "l", "seccomp": { "defaultAction": "SCMP_ACT_ALLOW" } },
         "unknown": 1,
     }));
-    assert!(guest.spec.get("annotations").is_none());
+    assert_eq!(guest.spec["annotations"], json!({ "a": "b" }), "the hook inside gets them");
     assert_eq!(guest.spec["hooks"], json!({ "startContainer": [{ "path": "/x" }] }));
     assert_eq!(guest.spec["process"], json!({ "args": ["x"] }));
     assert_eq!(guest.spec["linux"]["seccomp"]["defaultAction"], "SCMP_ACT_ALLOW");
     assert_eq!(guest.spec["unknown"], 1);
     assert_eq!(guest.notes.len(), 2, "{:?}", guest.notes);
-    assert!(good(&json!({ "hooks": { "prestart": [] } })).spec.get("hooks").is_none());
+    let without = good(&json!({ "annotations": { "a": "b" }, "hooks": { "prestart": [] } })).spec;
+    assert!(without.get("hooks").is_none() && without.get("annotations").is_none());
 }
 
 #[test]
