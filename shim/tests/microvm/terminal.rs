@@ -44,8 +44,10 @@ fn talk(child: &mut Child) {
     say(child, "\u{4}");
 }
 
-const SCRIPT: &str = "trap 'echo changed $(stty size)' WINCH; stty size; \
-    while read -r line || { [ -z \"$line\" ] && [ \"$n\" != xx ] && n=x$n; }; do [ -n \"$line\" ] && echo heard $line; done; exit 4";
+/// A shell that waits misses no signal, where one that reads can.
+const SCRIPT: &str = "exec 3<&0; trap 'echo changed $(stty size)' WINCH; stty size; \
+    { while read -r line; do echo heard $line; done; } <&3 & \
+    while kill -0 $! 2>/dev/null; do wait $!; done; exit 4";
 
 pub(crate) fn terminals_have_sizes() {
     let bundle = Bundle::new(&["sh", "-c", SCRIPT])
