@@ -60,6 +60,11 @@ const NAMES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
+/// The names of all capabilities that are known, `CAP_…`, in the order of their numbers.
+pub fn capabilities() -> impl Iterator<Item = String> {
+    NAMES.iter().map(|name| format!("CAP_{name}"))
+}
+
 /// The capability sets that a process ends up with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sets {

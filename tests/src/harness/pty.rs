@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::Write,
+    ops::{Deref, DerefMut},
     os::fd::OwnedFd,
     process::{Child, Command, ExitStatus},
     sync::Arc,
@@ -22,10 +23,47 @@ use super::running::Collected;
 #[derive(Debug)]
 pub struct Terminal {
     child: Child,
-    keyboard: File,
+    master: Master,
+    _slot: Option<File>,
+}
+
+/// The keyboard's and screen's side of a terminal.
+#[derive(Debug)]
+pub struct Master {
+    file: File,
     screen: Arc<Collected>,
     seen: usize,
-    _slot: Option<File>,
+}
+
+impl Master {
+    /// Collects what comes to the screen from now on.
+    pub(super) fn new(file: File) -> Self {
+        let (screen, _) = Collected::reading(file.try_clone().expect("a descriptor can be copied"));
+        Self { file, screen, seen: 0 }
+    }
+
+    /// Gives the terminal another size.
+    pub fn resize(&self, rows: u16, columns: u16) {
+        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&self.file, size).expect("a terminal has a size");
+    }
+
+    /// Types.
+    pub fn type_keys(&mut self, keys: &str) {
+        self.file.write_all(keys.as_bytes()).expect("a terminal takes keys");
+    }
+
+    /// Waits until `text` is on the screen, after what was waited for before.
+    #[track_caller]
+    pub fn wait_for(&mut self, text: &str) {
+        self.seen = self.screen.wait_for(text, self.seen);
+    }
+
+    /// All that came to the screen.
+    #[must_use]
+    pub fn screen(&self) -> String {
+        String::from_utf8_lossy(&self.screen.bytes()).into_owned()
+    }
 }
 
 impl Terminal {
@@ -52,9 +90,7 @@ impl Terminal {
         let child = child.expect("setsid is installed");
         drop(session);
         drop(side);
-        let reader = File::from(main.try_clone().expect("a descriptor can be copied"));
-        let (screen, _) = Collected::reading(reader);
-        let terminal = Self { child, keyboard: File::from(main), screen, seen: 0, _slot: slot };
+        let terminal = Self { child, master: Master::new(File::from(main)), _slot: slot };
         terminal.resize(rows, columns);
         terminal
     }
@@ -63,29 +99,6 @@ impl Terminal {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
-    }
-
-    /// Gives the terminal another size.
-    pub fn resize(&self, rows: u16, columns: u16) {
-        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-        tcsetwinsize(&self.keyboard, size).expect("a terminal has a size");
-    }
-
-    /// Types.
-    pub fn type_keys(&mut self, keys: &str) {
-        self.keyboard.write_all(keys.as_bytes()).expect("a terminal takes keys");
-    }
-
-    /// Waits until `text` is on the screen, after what was waited for before.
-    #[track_caller]
-    pub fn wait_for(&mut self, text: &str) {
-        self.seen = self.screen.wait_for(text, self.seen);
-    }
-
-    /// All that came to the screen.
-    #[must_use]
-    pub fn screen(&self) -> String {
-        String::from_utf8_lossy(&self.screen.bytes()).into_owned()
     }
 
     /// Waits for the command's end.
@@ -99,6 +112,20 @@ impl Terminal {
             assert!(Instant::now() < deadline, "it hangs:\n{}", self.screen());
             thread::sleep(Duration::from_millis(10));
         }
+    }
+}
+
+impl Deref for Terminal {
+    type Target = Master;
+
+    fn deref(&self) -> &Master {
+        &self.master
+    }
+}
+
+impl DerefMut for Terminal {
+    fn deref_mut(&mut self) -> &mut Master {
+        &mut self.master
     }
 }
 

@@ -2,35 +2,25 @@
 
 use std::{
     fs::File,
-    io::{IoSliceMut, Write},
+    io::IoSliceMut,
     mem::MaybeUninit,
     os::{fd::OwnedFd, unix::net::UnixListener},
     path::{Path, PathBuf},
-    sync::Arc,
     time::Duration,
 };
 
 use rustix::{
     event::{PollFd, PollFlags, poll},
     net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
-    termios::{Winsize, tcsetwinsize},
 };
 
-use super::super::running::Collected;
+use super::super::pty::Master;
 
 /// A listening console socket.
 #[derive(Debug)]
 pub struct ConsoleSocket {
     listener: UnixListener,
     path: PathBuf,
-}
-
-/// The master side of a container's terminal.
-#[derive(Debug)]
-pub struct Master {
-    file: File,
-    screen: Arc<Collected>,
-    seen: usize,
 }
 
 impl ConsoleSocket {
@@ -74,32 +64,6 @@ impl ConsoleSocket {
             rustix::pty::ptsname(&file, Vec::new()).is_ok(),
             "it is the master of a pseudo-terminal"
         );
-        let (screen, _) = Collected::reading(file.try_clone().expect("a descriptor can be copied"));
-        Master { file, screen, seen: 0 }
-    }
-}
-
-impl Master {
-    /// Types.
-    pub fn type_keys(&mut self, keys: &str) {
-        self.file.write_all(keys.as_bytes()).expect("a terminal takes keys");
-    }
-
-    /// Gives the terminal another size.
-    pub fn resize(&self, rows: u16, columns: u16) {
-        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-        tcsetwinsize(&self.file, size).expect("a terminal has a size");
-    }
-
-    /// Waits until `text` is on the screen, after what was waited for before.
-    #[track_caller]
-    pub fn wait_for(&mut self, text: &str) {
-        self.seen = self.screen.wait_for(text, self.seen);
-    }
-
-    /// All that came to the screen.
-    #[must_use]
-    pub fn screen(&self) -> String {
-        String::from_utf8_lossy(&self.screen.bytes()).into_owned()
+        Master::new(file)
     }
 }
