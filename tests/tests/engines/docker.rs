@@ -12,11 +12,9 @@ use bulkhead_tests::harness::{Outcome, Terminal, oci::Oci};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::shared::{archive, isolation, runtime};
+use super::shared::{IMAGE, archive, isolation, runtime, streams_and_code};
 
 isolations!(a_long_life, runs_in_the_foreground);
-
-const IMAGE: &str = "localhost/busybox:test";
 
 struct Docker<'a> {
     oci: &'a Oci,
@@ -296,24 +294,7 @@ fn a_long_life(oci: &Oci) {
 /// docker run in the foreground: streams, a terminal, exit codes, docker's default rights and seccomp profile.
 fn runs_in_the_foreground(oci: &Oci) {
     let docker = Docker::new(oci);
-    let mut run = oci.start_command(docker.command(&[
-        "run",
-        "--rm",
-        "-i",
-        "--network",
-        "none",
-        IMAGE,
-        "sh",
-        "-c",
-        "cat; echo problem >&2; exit 23",
-    ]));
-    run.feed(b"through standard input\n".to_vec());
-    let outcome = run.wait();
-    outcome.assert_code(23);
-    assert_eq!(
-        (outcome.text().as_str(), outcome.error_text().as_str()),
-        ("through standard input\n", "problem\n")
-    );
+    streams_and_code(oci, |arguments| docker.command(arguments));
     let mut terminal = Terminal::of(
         &docker.command(&[
             "run",

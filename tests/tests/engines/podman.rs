@@ -9,11 +9,9 @@ use std::{
 use bulkhead_tests::harness::{Outcome, Terminal, oci::Oci};
 use serde_json::Value;
 
-use super::shared::{archive, isolation, runtime};
+use super::shared::{IMAGE, archive, isolation, runtime, streams_and_code};
 
 isolations!(a_long_life, exit_codes_and_streams, limits_and_rights);
-
-const IMAGE: &str = "localhost/busybox:test";
 
 struct Podman<'a> {
     oci: &'a Oci,
@@ -199,24 +197,7 @@ fn a_long_life(oci: &Oci) {
 /// Foreground runs: standard streams, a terminal, exit codes of programs, signals and of podman's own.
 fn exit_codes_and_streams(oci: &Oci) {
     let podman = Podman::new(oci);
-    let mut run = oci.start_command(podman.command(&[
-        "run",
-        "--rm",
-        "-i",
-        "--network",
-        "none",
-        IMAGE,
-        "sh",
-        "-c",
-        "cat; echo problem >&2; exit 23",
-    ]));
-    run.feed(b"through standard input\n".to_vec());
-    let outcome = run.wait();
-    outcome.assert_code(23);
-    assert_eq!(
-        (outcome.text().as_str(), outcome.error_text().as_str()),
-        ("through standard input\n", "problem\n")
-    );
+    streams_and_code(oci, |arguments| podman.command(arguments));
     let mut terminal = Terminal::of(
         &podman.command(&[
             "run",

@@ -4,6 +4,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use bulkhead_tests::{
@@ -14,15 +15,30 @@ use bulkhead_tests::{
     image::Name,
 };
 
-/// The image `localhost/busybox:test` with the probe, as docker's archive.
+/// The image's name in every engine.
+pub(super) const IMAGE: &str = "localhost/busybox:test";
+
+/// A run in the foreground, by an engine's command with these arguments: standard input, both outputs, the exit code.
+pub(super) fn streams_and_code(oci: &Oci, command: impl Fn(&[&str]) -> Command) {
+    let arguments = ["run", "--rm", "-i", "--network", "none", IMAGE, "sh", "-c"];
+    let mut run =
+        oci.start_command(command(&[&arguments[..], &["cat; echo problem >&2; exit 23"]].concat()));
+    run.feed(b"through standard input\n".to_vec());
+    let outcome = run.wait();
+    outcome.assert_code(23);
+    assert_eq!(
+        (outcome.text().as_str(), outcome.error_text().as_str()),
+        ("through standard input\n", "problem\n")
+    );
+}
+
+/// The image [`IMAGE`] with the probe, as docker's archive.
 pub(super) fn archive(oci: &Oci) -> PathBuf {
     let file = oci.path("busybox.tar");
     let mut image = image_with_probe(Name::Busybox);
     // What an unprivileged machine cannot unpack is the second layer's: device nodes.
     image.layers.remove(1);
-    image
-        .write_docker_archive("localhost/busybox:test", &file)
-        .expect("the archive can be written");
+    image.write_docker_archive(IMAGE, &file).expect("the archive can be written");
     file
 }
 
