@@ -51,5 +51,6 @@ pub use error::{Error, Kind};
 pub use mount::{Lower, Root, Upper};
 pub use network::loopback_up;
 pub use own_program::run_from_read_only;
+pub use procfs::{Born, born};
 pub use record::Record;
 pub use terminal::{Size, resize};

@@ -55,11 +55,11 @@ pub(crate) fn root_of(pidfd: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
 
 /// What tells a process from a later one with the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Born {
+pub struct Born {
     /// Clock ticks since the machine's boot.
-    pub(crate) start_time: u64,
+    pub start_time: u64,
     /// It waits to be reaped.
-    pub(crate) has_ended: bool,
+    pub has_ended: bool,
 }
 
 /// The number of the process behind a descriptor, in this process's PID namespace.
@@ -76,7 +76,10 @@ pub(crate) fn pid_of(pidfd: BorrowedFd<'_>) -> Result<Pid, Error> {
 }
 
 /// When a process began (proc(5), `/proc/PID/stat`); `None` when there is none of this number.
-pub(crate) fn born(pid: Pid) -> Result<Option<Born>, Error> {
+///
+/// # Errors
+/// [`Error::System`].
+pub fn born(pid: Pid) -> Result<Option<Born>, Error> {
     let path = format!("/proc/{}/stat", pid.as_raw_nonzero());
     let file = match rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
         Err(Errno::NOENT) => return Ok(None),

@@ -96,51 +96,6 @@ const CAPABILITIES: [&str; 14] = [
     "CAP_SYS_CHROOT",
 ];
 
-/// All capabilities that Linux 6 has (capabilities(7)).
-const ALL_CAPABILITIES: [&str; 41] = [
-    "CAP_AUDIT_CONTROL",
-    "CAP_AUDIT_READ",
-    "CAP_AUDIT_WRITE",
-    "CAP_BLOCK_SUSPEND",
-    "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE",
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_DAC_READ_SEARCH",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_IPC_LOCK",
-    "CAP_IPC_OWNER",
-    "CAP_KILL",
-    "CAP_LEASE",
-    "CAP_LINUX_IMMUTABLE",
-    "CAP_MAC_ADMIN",
-    "CAP_MAC_OVERRIDE",
-    "CAP_MKNOD",
-    "CAP_NET_ADMIN",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_BROADCAST",
-    "CAP_NET_RAW",
-    "CAP_PERFMON",
-    "CAP_SETFCAP",
-    "CAP_SETGID",
-    "CAP_SETPCAP",
-    "CAP_SETUID",
-    "CAP_SYSLOG",
-    "CAP_SYS_ADMIN",
-    "CAP_SYS_BOOT",
-    "CAP_SYS_CHROOT",
-    "CAP_SYS_MODULE",
-    "CAP_SYS_NICE",
-    "CAP_SYS_PACCT",
-    "CAP_SYS_PTRACE",
-    "CAP_SYS_RAWIO",
-    "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME",
-    "CAP_SYS_TTY_CONFIG",
-    "CAP_WAKE_ALARM",
-];
-
 const MASKED: [&str; 10] = [
     "/proc/asound",
     "/proc/acpi",
@@ -277,27 +232,30 @@ fn process(image: &ImageConfiguration, wishes: &Wishes<'_>) -> Result<Process, S
 }
 
 fn capabilities(wishes: &Wishes<'_>) -> Result<Value, SpecError> {
-    let named = |names: &[String]| -> Result<Vec<&'static str>, SpecError> {
+    let mut all: Vec<String> = bulkhead_container::capabilities().collect();
+    all.sort_unstable();
+    let named = |names: &[String]| -> Result<Vec<&String>, SpecError> {
         let mut found = Vec::new();
         for name in names {
             let upper = name.to_ascii_uppercase();
             let long = format!("CAP_{}", upper.strip_prefix("CAP_").unwrap_or(&upper));
-            match ALL_CAPABILITIES.iter().find(|known| **known == long) {
-                Some(known) => found.push(*known),
-                None if upper == "ALL" => found.extend(ALL_CAPABILITIES),
+            match all.iter().find(|known| **known == long) {
+                Some(known) => found.push(known),
+                None if upper == "ALL" => found.extend(&all),
                 None => return Err(SpecError::Capability(name.clone())),
             }
         }
         Ok(found)
     };
     let (added, dropped) = (named(wishes.cap_add)?, named(wishes.cap_drop)?);
-    let all_dropped = dropped.len() >= ALL_CAPABILITIES.len();
-    let given: Vec<_> = ALL_CAPABILITIES
-        .into_iter()
+    let all_dropped = dropped.len() >= all.len();
+    let given: Vec<_> = all
+        .iter()
         .filter(|name| match all_dropped {
             true => added.contains(name),
             false => {
-                (CAPABILITIES.contains(name) || added.contains(name)) && !dropped.contains(name)
+                (CAPABILITIES.contains(&name.as_str()) || added.contains(name))
+                    && !dropped.contains(name)
             }
         })
         .collect();

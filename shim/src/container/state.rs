@@ -146,15 +146,9 @@ fn boot_id() -> String {
 
 /// When a process that has not ended started.
 fn start_time(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name may hold anything, parentheses included.
-    let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace();
-    let state = fields.next()?;
-    if matches!(state, "Z" | "X") {
-        return None;
-    }
-    // The state is field 3.
-    fields.nth(18)?.parse().ok()
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).ok()?)?;
+    let born = bulkhead_container::born(pid).ok()??;
+    (!born.has_ended).then_some(born.start_time)
 }
 
 #[cfg(test)]

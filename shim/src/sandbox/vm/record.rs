@@ -1,7 +1,6 @@
 //! What is kept of a container in a microVM, for processes that come later.
 
-use std::fs;
-
+use bulkhead_container::Born;
 use bulkhead_protocol::ExitStatus;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
@@ -48,14 +47,12 @@ impl Identity {
 
     /// A process that exists, be it that it has ended and was not waited for.
     pub(crate) fn of(pid: i32) -> Option<Self> {
-        Some(Self { pid, started: stat(pid)?.1 })
+        Some(Self { pid, started: born(pid)?.start_time })
     }
 
     /// It runs.
     pub(crate) fn is_alive(self) -> bool {
-        stat(self.pid).is_some_and(|(state, started)| {
-            started == self.started && !matches!(state, 'Z' | 'X' | 'x')
-        })
+        born(self.pid).is_some_and(|born| born.start_time == self.started && !born.has_ended)
     }
 
     pub(crate) fn pid(self) -> Option<Pid> {
@@ -87,15 +84,9 @@ impl Identity {
     }
 }
 
-/// State and start time.
-fn stat(pid: i32) -> Option<(char, u64)> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name may hold anything, spaces and parentheses too.
-    let (_, rest) = text.rsplit_once(')')?;
-    let mut fields = rest.split_ascii_whitespace();
-    let state = fields.next()?.chars().next()?;
-    // State is the third field.
-    Some((state, fields.nth(18)?.parse().ok()?))
+/// When the process of this number began, if there is one.
+fn born(pid: i32) -> Option<Born> {
+    bulkhead_container::born(Pid::from_raw(pid)?).ok()?
 }
 
 #[cfg(test)]
