@@ -183,6 +183,10 @@ impl Machine {
             RequestKind::Counters => {
                 return Ok(Response::Counters(Box::new(self.counters()?)));
             }
+            RequestKind::Snapshot => {
+                return Err("this machine cannot be saved: its configuration has no \"snapshot\""
+                    .to_owned());
+            }
         }
         Ok(Response::Done)
     }
@@ -216,6 +220,7 @@ impl Machine {
             share_errors: shares(|share| share.errors.get()),
             overhead_kib: resident.own_kib,
             guest_kib: resident.guest_kib,
+            guest_private_kib: resident.guest_private_kib,
         })
     }
 }

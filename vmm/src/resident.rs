@@ -11,6 +11,8 @@ use std::{
 pub struct Resident {
     /// Of the guest's memory.
     pub guest_kib: u64,
+    /// Of the guest's memory, the pages that no file holds.
+    pub guest_private_kib: u64,
     /// Of everything else.
     pub own_kib: u64,
 }
@@ -45,16 +47,23 @@ fn sum(smaps: impl BufRead, guest: &[(usize, usize)]) -> io::Result<Resident> {
     for line in smaps.lines() {
         let line = line?;
         if let Some(rest) = line.strip_prefix("Rss:") {
-            let kib =
-                rest.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(0);
             let sum: &mut u64 =
                 if of_guest { &mut resident.guest_kib } else { &mut resident.own_kib };
-            *sum += kib;
+            *sum += kib(rest);
+        } else if let Some(rest) = line.strip_prefix("Anonymous:") {
+            if of_guest {
+                resident.guest_private_kib += kib(rest);
+            }
         } else if let Some(start) = mapping_start(&line) {
             of_guest = guest.iter().any(|&(base, length)| (base..base + length).contains(&start));
         }
     }
     Ok(resident)
+}
+
+/// The number of ` 8 kB`.
+fn kib(rest: &str) -> u64 {
+    rest.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(0)
 }
 
 /// The first address of a mapping's first line, `start-end permissions …`.
@@ -71,10 +80,10 @@ mod tests {
     #[test]
     fn the_guests_mappings_are_told_from_the_others() {
         let smaps = "1000-2000 r-xp 00000000 00:00 1 /program\nSize: 4 kB\nRss: 4 kB\n\
-            7000-9000 rw-p 00000000 00:00 0\nRss: 8 kB\nAnonymous: 8 kB\n\
+            7000-9000 rw-p 00000000 00:00 0\nRss: 8 kB\nAnonymous: 4 kB\n\
             9000-a000 rw-p 00000000 00:00 0 [stack]\nRss: 2 kB\n";
         let resident = sum(smaps.as_bytes(), &[(0x7000, 0x2000)]).unwrap();
-        assert_eq!(resident, Resident { guest_kib: 8, own_kib: 6 });
+        assert_eq!(resident, Resident { guest_kib: 8, guest_private_kib: 4, own_kib: 6 });
     }
 
     #[test]

@@ -23,7 +23,7 @@ const MAX_VCPUS: u8 = 8;
 const CIDS: std::ops::Range<u32> = 3..u32::MAX;
 /// A disk's serial number (virtio 1.3, 5.2.6).
 const MAX_DISK_ID: usize = 20;
-/// Devices besides the disks: vsock and rng.
+/// Devices besides disks, shares and balloon: vsock and rng.
 const OTHER_DEVICES: usize = 2;
 
 pub use shares::ShareError;
@@ -80,14 +80,19 @@ pub enum ConfigError {
     #[error("the disk id \"{0}\" is not 1 to {MAX_DISK_ID} printable ASCII characters")]
     DiskId(String),
     /// More devices than there are interrupt lines.
-    #[error("{count} disks and shares; a machine has at most {max}", max = layout::VIRTIO_MAX - OTHER_DEVICES)]
+    #[error("{count} disks and shares; such a machine has at most {max}")]
     TooManyDevices {
         /// How many.
         count: usize,
+        /// How many there can be.
+        max: usize,
     },
     /// A share.
     #[error(transparent)]
     Share(#[from] ShareError),
+    /// What this VMM cannot do yet.
+    #[error("\"{0}\" is not possible with this VMM")]
+    Unsupported(&'static str),
     /// The context id.
     #[error("the vsock \"cid\" is {0}; a guest's is 3 to 4294967294")]
     Cid(u32),
@@ -134,8 +139,9 @@ impl Validated {
             return Err(ConfigError::Cmdline);
         }
         let count = config.disks.len() + config.shares.len();
-        if count > layout::VIRTIO_MAX - OTHER_DEVICES {
-            return Err(ConfigError::TooManyDevices { count });
+        let max = layout::VIRTIO_MAX - OTHER_DEVICES - usize::from(config.balloon);
+        if count > max {
+            return Err(ConfigError::TooManyDevices { count, max });
         }
         for disk in &config.disks {
             let printable = disk.id.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
@@ -149,6 +155,15 @@ impl Validated {
             return Err(ConfigError::Cid(vsock.cid));
         }
         shares::check(&config.shares)?;
+        for (asked, field) in [
+            (config.balloon, "balloon"),
+            (config.snapshot.is_some(), "snapshot"),
+            (config.restore.is_some(), "restore"),
+        ] {
+            if asked {
+                return Err(ConfigError::Unsupported(field));
+            }
+        }
         let kernel = open_kernel(&config.kernel)?;
         let initrd = config.initrd.as_deref().map(open_initrd).transpose()?;
         Ok(Self {

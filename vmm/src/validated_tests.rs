@@ -72,6 +72,11 @@ fn numbers_out_of_range_are_refused_with_the_range() {
     assert!(refused(|c| c.disks = vec![disk("")]).contains("disk id"));
     assert!(refused(|c| c.disks = vec![disk("123456789012345678901")]).contains("20"));
     assert!(refused(|c| c.disks = vec![disk("a"); 18]).contains("at most 17"));
+    let with_balloon = refused(|c| {
+        c.balloon = true;
+        c.disks = vec![disk("a"); 17];
+    });
+    assert!(with_balloon.contains("at most 16"), "{with_balloon}");
 }
 
 fn disk(id: &str) -> Disk {

@@ -46,6 +46,9 @@ impl Guest {
             shares: Vec::new(),
             serial: serial.map(|file| SerialOutput::File(file.into())),
             backend: Backend::Auto,
+            balloon: false,
+            snapshot: None,
+            restore: None,
         };
         let (vmm, messages) =
             Vmm::spawn(Path::new(&vmm), &config, Stdio::inherit(), Stdio::inherit()).unwrap();

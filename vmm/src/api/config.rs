@@ -36,6 +36,28 @@ pub struct VmConfig {
     /// What kind of KVM this is.
     #[serde(default)]
     pub backend: Backend,
+    /// A memory balloon that reports free pages (virtio 1.3, 5.5): memory that the guest does not use goes back to the host.
+    #[serde(default)]
+    pub balloon: bool,
+    /// The files that [`RequestKind::Snapshot`](super::RequestKind::Snapshot) fills. They are made when the machine is (0600; nothing may be there), and
+    /// stay empty until the request.
+    #[serde(default)]
+    pub snapshot: Option<SnapshotFiles>,
+    /// Go on from these files instead of booting. The rest of the configuration says the machine's shape, which must be that of the machine
+    /// that was saved, and the media of its slots: the files of its disks, the entries of its shares, the path of its sockets.
+    /// The kernel and the initial RAM disk must be the files that it was booted from; they are not read again.
+    #[serde(default)]
+    pub restore: Option<SnapshotFiles>,
+}
+
+/// A machine at rest, in two files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotFiles {
+    /// What the machine is, and the state of its processors and devices.
+    pub state: PathBuf,
+    /// Its memory, with holes where it is zero.
+    pub memory: PathBuf,
 }
 
 fn one() -> u8 {
@@ -48,7 +70,8 @@ fn one() -> u8 {
 pub struct Disk {
     /// The device's serial number in the guest, at most 20 bytes of ASCII (virtio 1.3, 5.2.6: `VIRTIO_BLK_T_GET_ID`).
     pub id: String,
-    /// The files whose bytes, one after the other, are the disk. Each but the last is a multiple of 512 bytes.
+    /// The files whose bytes, one after the other, are the disk. Each but the last is a multiple of 512 bytes. None: a slot without a
+    /// medium, of capacity 0.
     pub files: Vec<PathBuf>,
     /// The files are opened read-only and a write is answered with an I/O error.
     pub read_only: bool,
@@ -74,7 +97,7 @@ pub struct Share {
     /// What the guest may remember of it.
     #[serde(default)]
     pub cache: Cache,
-    /// What is in the directory.
+    /// What is in the directory; there may be nothing.
     pub entries: Vec<ShareEntry>,
 }
 

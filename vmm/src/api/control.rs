@@ -38,6 +38,9 @@ pub enum RequestKind {
     Stop,
     /// Tell the counters.
     Counters,
+    /// Pause, and write the machine into the files of [`VmConfig::snapshot`]. The machine stays paused, whether it could be written or not: `Resume` lets
+    /// it go on, `Stop` ends it. Once it was written the files are not written again.
+    Snapshot,
 }
 
 /// What a VMM sends.
@@ -80,9 +83,9 @@ pub enum Response {
 pub enum Mark {
     /// The VMM's `main` began.
     ProcessStarted,
-    /// The first `KVM_RUN`: with a direct boot, the kernel's first instruction.
+    /// The first `KVM_RUN`: with a direct boot, the kernel's first instruction; else the instruction before which it was saved.
     KernelEntry,
-    /// The guest's first process is about to execute its first instruction in user mode.
+    /// The guest's first process is about to execute its first instruction in user mode. A restored machine was past it.
     InitExec,
     /// The first process of a PID namespace inside the guest is about to execute its first instruction.
     ContainerExec,
@@ -159,4 +162,6 @@ pub struct Counters {
     pub overhead_kib: u64,
     /// Resident memory of the guest, in KiB.
     pub guest_kib: u64,
+    /// Of that, what this machine shares with no file, in KiB: all of it, but for a restored machine the pages that it wrote.
+    pub guest_private_kib: u64,
 }

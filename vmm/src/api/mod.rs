@@ -9,8 +9,14 @@ mod config;
 mod control;
 
 pub use client::{ClientError, Messages, Vmm};
-pub use config::{Backend, Cache, Disk, SerialOutput, Share, ShareEntry, VmConfig, Vsock};
+pub use config::{
+    Backend, Cache, Disk, SerialOutput, Share, ShareEntry, SnapshotFiles, VmConfig, Vsock,
+};
 pub use control::{Counters, End, FromVmm, Mark, Request, RequestKind, Response, ToVmm};
+
+/// The version of the files that [`RequestKind::Snapshot`] writes: a machine is restored only by a VMM of the same. Each change of what is saved
+/// or of its form is a new version.
+pub const SNAPSHOT_VERSION: u32 = 1;
 
 /// The longest line, in bytes, that either side accepts.
 pub const MAX_LINE: usize = 1 << 20;

@@ -156,6 +156,9 @@ fn plan(create: &Create<'_>, requested: u64) -> Result<Plan, SandboxError> {
         shares: guest.shares,
         serial: options.console_log.map(SerialOutput::File),
         backend: settings.backend,
+        balloon: false,
+        snapshot: None,
+        restore: None,
     };
     Ok(Plan {
         id: create.id.to_owned(),
