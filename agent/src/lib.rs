@@ -15,6 +15,7 @@ mod sealed;
 mod server;
 mod shares;
 mod stdio;
+mod template;
 
 use std::{
     ffi::{OsStr, c_int},

@@ -28,6 +28,7 @@ use crate::{
     relays::Relays,
     shares::Shares,
     stdio::{self, Prepared},
+    template::Template,
 };
 
 /// More containers, or processes that joined one, are refused.
@@ -47,6 +48,7 @@ pub(crate) struct Server {
     pub(crate) processes: Processes,
     relays: Relays,
     shares: Shares,
+    template: Template,
     /// What need not be done before a program runs: streams of new processes, and memory of started containers.
     new_relays: Vec<(Target, [Option<Relay>; 2])>,
     unwatched: Vec<String>,
@@ -73,6 +75,7 @@ impl Server {
             processes: Processes::default(),
             relays: Relays::new(),
             shares: Shares::default(),
+            template: Template::default(),
             new_relays: Vec::new(),
             unwatched: Vec::new(),
         })
@@ -172,6 +175,8 @@ impl Server {
                 self.processes.remove(&container);
                 Ok(Reply::Done)
             }
+            Call::Prepare(prepare) => self.template.prepare(&self.link, *prepare),
+            Call::Awaken(awaken) => self.template.awaken(&self.link, &awaken),
             // Everything has ended by now.
             Call::Shutdown => Ok(Reply::Done),
         }

@@ -12,8 +12,8 @@ use std::{
 };
 
 use bulkhead_protocol::{
-    Call, Create, Exec, ExitStatus, FailureKind, Message, Request, Root, Stdio, Target, WindowSize,
-    write_frame,
+    Awaken, Call, Create, Exec, ExitStatus, FailureKind, Message, Prepare, Request, Root, Stdio,
+    Target, WindowSize, write_frame,
 };
 use serde_json::json;
 use support::{Agent, all, can_run, process, shell, spec};
@@ -374,4 +374,19 @@ fn an_exec_as_docker_makes_it() {
     agent.kill("c", 9, false).unwrap();
     assert_eq!(agent.wait("c", None).status, ExitStatus::Signal(9));
     agent.delete("c").unwrap();
+}
+
+#[test]
+fn a_host_is_no_template_and_keeps_its_clock() {
+    if !can_run() {
+        return;
+    }
+    for mut agent in [Agent::start(), Agent::start_as_first()] {
+        let prepare = Prepare { nonce: "0".repeat(32), spec: None };
+        let awaken = Awaken { seed: "0".repeat(128), realtime_ns: 1 };
+        for call in [Call::Prepare(Box::new(prepare)), Call::Awaken(awaken)] {
+            let failure = agent.call(call).unwrap_err();
+            assert_eq!(failure.kind, FailureKind::Invalid, "{failure}");
+        }
+    }
 }

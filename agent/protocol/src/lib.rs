@@ -5,6 +5,7 @@
 //!
 //! * [`CONTROL_PORT`]: one connection. The agent says [`Message::Ready`] first; then the monitor sends [`Request`]s and
 //!   the agent answers each with one [`Message::Reply`], in order, and sends [`Message::Exited`] whenever a process ended.
+//!   A clone has its template's connection and says no [`Message::Ready`] of its own; its monitor sends [`Call::Awaken`] first.
 //! * [`STREAM_PORT`]: one connection for each stdio stream that a request named by a [`Token`]. The agent sends one
 //!   [`StreamHello`]; everything after it is the stream's raw bytes, with the half-closes of the sockets.
 //!
@@ -18,15 +19,15 @@ pub mod stats;
 
 pub use frame::{FrameError, Reader, read_frame, write_frame};
 pub use message::{
-    Call, Create, Exec, ExitStatus, Exited, Failure, FailureKind, Lower, Message, Ready, Reply,
-    Request, Root, Stdio, StreamHello, Target, Token, Upper, WindowSize,
+    Awaken, Call, Create, Exec, ExitStatus, Exited, Failure, FailureKind, Lower, Message, Prepare,
+    Ready, Reply, Request, Root, Stdio, StreamHello, Target, Token, Upper, WindowSize,
 };
 
 pub use process::ProcessInfo;
 pub use stats::Stats;
 
 /// The version of these messages; a monitor refuses an agent of another one.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// The port of the control connection.
 pub const CONTROL_PORT: u32 = 1024;
 /// The port of the stdio connections.

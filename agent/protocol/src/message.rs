@@ -83,8 +83,41 @@ pub enum Call<S = Value, P = Value, R = Value> {
         /// The container's id.
         container: String,
     },
+    /// To the agent of a machine that becomes a template: it gets ready for what a clone is asked first, and is idle when
+    /// it has answered.
+    Prepare(Box<Prepare<S>>),
+    /// To the agent of a clone, before anything else: the answer is [`Reply::Awake`].
+    Awaken(Awaken),
     /// Ends every process, writes every file system back and powers the guest off.
     Shutdown,
+}
+
+/// Arguments of [`Call::Prepare`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Prepare<S = Value> {
+    /// 32 hexadecimal digits that the agent keeps in its memory: who knows them is a clone of this machine.
+    pub nonce: String,
+    /// A container like those to come: what can be made ahead is made from it. A container that differs is made all the same.
+    pub spec: Option<S>,
+}
+
+/// Arguments of [`Call::Awaken`].
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Awaken {
+    /// 128 hexadecimal digits from the host's random number generator. They are mixed into the guest's, credited in full,
+    /// and that is reseeded, before anything else happens.
+    pub seed: String,
+    /// The host's `CLOCK_REALTIME` in nanoseconds; the guest's is set when it is off by more than a millisecond.
+    pub realtime_ns: u64,
+}
+
+/// Without the seed, which must not get into a log.
+impl std::fmt::Debug for Awaken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Awaken").field("realtime_ns", &self.realtime_ns).finish_non_exhaustive()
+    }
 }
 
 /// Arguments of [`Call::Create`].
@@ -261,6 +294,11 @@ pub enum Reply {
     Stats(Box<Stats>),
     /// The processes of a container.
     Processes(Vec<ProcessInfo>),
+    /// A clone is awake.
+    Awake {
+        /// [`Prepare::nonce`] of its template; absent when this machine was never prepared, and so is no clone.
+        nonce: Option<String>,
+    },
 }
 
 /// Why a call failed.

@@ -275,7 +275,7 @@ fn tidy(mut reply: Reply) -> Reply {
                 process.tty = process.tty.as_deref().map(printable);
             }
         }
-        Reply::Done | Reply::Stats(_) => {}
+        Reply::Done | Reply::Stats(_) | Reply::Awake { .. } => {}
     }
     reply
 }
