@@ -1,5 +1,6 @@
 //! What the programs of Bulkhead share: settings, images, containers, sandboxes.
 
+pub mod bench;
 pub mod cli;
 pub mod commands;
 pub mod container;

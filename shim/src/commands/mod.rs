@@ -18,7 +18,7 @@ mod run;
 mod start;
 mod stats;
 mod stop;
-mod table;
+pub(crate) mod table;
 mod template;
 mod top;
 mod view;
