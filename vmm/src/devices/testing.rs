@@ -10,7 +10,7 @@ use std::{
 use event_manager::{EventManager, MutEventSubscriber};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::virtio::{MmioTransport, VirtioDevice, attach, feature};
+use super::virtio::{MmioTransport, RestoreError, TransportState, VirtioDevice, attach, feature};
 use crate::memory::{Bytes, GuestAddress, GuestMemory};
 
 /// Bytes of guest memory.
@@ -72,6 +72,20 @@ impl Driver {
             events,
             heap: HEAP,
         }
+    }
+
+    /// Attaches `device` to the same memory and lets it go on where another was saved. The driver does not notice.
+    pub(super) fn restore<D: VirtioDevice + 'static>(
+        &mut self,
+        device: D,
+        state: &TransportState,
+    ) -> Result<(), RestoreError> {
+        let mut events = EventManager::new().unwrap();
+        let attached = attach(device, self.memory.clone(), &mut events).unwrap();
+        let restored = attached.transport.lock().unwrap().restore(state);
+        (self.transport, self.interrupt) = (attached.transport, attached.interrupt);
+        self.events = events;
+        restored
     }
 
     /// Attaches the device and brings it to `DRIVER_OK` with all features that it offers but `without`.

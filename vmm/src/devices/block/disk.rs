@@ -57,9 +57,6 @@ impl Piece<'_> {
 impl Disk {
     pub(super) fn open(config: &api::Disk) -> Result<Self, BlockError> {
         let api::Disk { id, files: paths, read_only } = config;
-        if paths.is_empty() {
-            return Err(BlockError::NoFile { id: id.clone() });
-        }
         let mut files = Vec::with_capacity(paths.len());
         let too_large = || BlockError::TooLarge { id: id.clone() };
         let mut end = 0u64;

@@ -8,6 +8,7 @@
 mod config;
 mod disk;
 mod request;
+mod state;
 mod vectored;
 mod worker;
 
@@ -16,10 +17,14 @@ mod tests;
 
 use std::{io, path::PathBuf, sync::Arc};
 
+pub use self::state::BlockState;
 use self::{config::ConfigSpace, disk::Disk, worker::Worker};
 use super::{
     BlockCounts,
-    virtio::{ActivateError, DeviceKind, Resources, Running, VirtioDevice},
+    virtio::{
+        ActivateError, DeviceKind, DeviceState, Resources, RestoreError, Running, Version,
+        VirtioDevice,
+    },
 };
 use crate::api;
 
@@ -41,12 +46,6 @@ pub enum BlockError {
     #[error("the disk id {id:?} is not 1 to 20 printable ASCII characters")]
     Id {
         /// The identifier.
-        id: String,
-    },
-    /// The disk has no file.
-    #[error("disk {id}: the list of files is empty")]
-    NoFile {
-        /// The disk.
         id: String,
     },
     /// A file could not be opened.
@@ -97,9 +96,11 @@ pub enum BlockError {
     },
 }
 
-/// A disk. Dropping it ends its thread and closes its files.
+/// A disk. Dropping it ends its thread and closes its files. Without files it is a slot: a disk of no sectors, until a machine that
+/// goes on from a saved one gives it some.
 #[derive(Debug)]
 pub struct Block {
+    state: BlockState,
     config: ConfigSpace,
     worker: Worker,
     counts: Arc<BlockCounts>,
@@ -138,11 +139,13 @@ impl Block {
     /// [`BlockError::Thread`].
     pub fn new(files: Files) -> Result<Self, BlockError> {
         let Files { id, backend, read_only } = files;
-        let config = ConfigSpace::new(backend.sectors(), read_only);
+        let sectors = backend.sectors();
+        let config = ConfigSpace::new(sectors, read_only);
+        let state = BlockState { version: Version, id: id.clone(), read_only, sectors };
         let counts = Arc::<BlockCounts>::default();
         let worker = Worker::spawn(&id, backend, counts.clone())
             .map_err(|source| BlockError::Thread { id, source })?;
-        Ok(Self { config, worker, counts })
+        Ok(Self { state, config, worker, counts })
     }
 
     #[cfg(test)]
@@ -180,5 +183,13 @@ impl VirtioDevice for Block {
 
     fn activate(&mut self, resources: Resources) -> Result<Box<dyn Running>, ActivateError> {
         Ok(Box::new(self.worker.start(resources)?))
+    }
+
+    fn state(&self) -> DeviceState {
+        DeviceState::Block(self.state.clone())
+    }
+
+    fn check(&self, saved: &DeviceState) -> Result<bool, RestoreError> {
+        if let DeviceState::Block(saved) = saved { self.state.check(saved) } else { Ok(false) }
     }
 }

@@ -18,7 +18,8 @@ use crate::{
     devices::{
         BlockCounts,
         virtio::{
-            ActivateError, Chain, Event, Interrupt, QueueError, Resources, Running, Virtqueue,
+            ActivateError, Chain, Event, Interrupt, QueueError, Resources, Running, SaveError,
+            Stopped, Virtqueue,
         },
     },
     memory::GuestMemory,
@@ -31,52 +32,51 @@ const BATCH: usize = 16;
 /// Time after which it does: with files that are in the page cache a batch takes less, with a slow disk no request waits for the others.
 const BATCH_TIME: Duration = Duration::from_micros(200);
 
-/// One activation, as the thread gets it. When it is over, the thread drops the whole of it.
+/// One activation, as the thread has it while the device runs.
+#[derive(Debug)]
 struct Session {
     memory: GuestMemory,
     queue: Virtqueue,
     interrupt: Arc<Interrupt>,
     stop: Arc<AtomicBool>,
-    /// Dropped last, which tells that nothing touches guest memory any more.
-    _over: SyncSender<()>,
 }
+
+/// A session for the thread, and where it leaves the session when that is over. It touches guest memory no more then.
+type Job = (Session, SyncSender<Session>);
 
 /// The thread, idle while no driver runs the device. Dropping it ends it.
 #[derive(Debug)]
 pub(super) struct Worker {
-    sessions: Option<SyncSender<Session>>,
+    jobs: Option<SyncSender<Job>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Worker {
     pub(super) fn spawn(id: &str, disk: Disk, counts: Arc<BlockCounts>) -> io::Result<Self> {
-        let (sessions, incoming) = sync_channel::<Session>(1);
+        let (jobs, incoming) = sync_channel::<Job>(1);
         let thread = Builder::new()
             .name(format!("disk {id}"))
             .stack_size(STACK)
             .spawn(move || serve(&incoming, &disk, &counts))?;
-        Ok(Self { sessions: Some(sessions), thread: Some(thread) })
+        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
     }
 
     /// Hands one activation to the thread.
     pub(super) fn start(&self, resources: Resources) -> Result<RunningBlock, ActivateError> {
         let Resources { memory, queues, interrupt, .. } = resources;
         let [queue] = <[Virtqueue; 1]>::try_from(queues).map_err(|_| ActivateError::Queues(1))?;
+        let jobs = self.jobs.clone().ok_or_else(gone)?;
         let doorbell = queue.doorbell()?;
         let stop = Arc::<AtomicBool>::default();
-        let (over, ended) = sync_channel(0);
-        let session = Session { memory, queue, interrupt, stop: stop.clone(), _over: over };
-        let sent = self.sessions.as_ref().is_some_and(|sessions| sessions.send(session).is_ok());
-        if !sent {
-            return Err(io::Error::other("the disk's thread is gone").into());
-        }
-        Ok(RunningBlock { stop, doorbell, ended })
+        let session = Session { memory, queue, interrupt, stop: stop.clone() };
+        let ended = hand_over(&jobs, session)?;
+        Ok(RunningBlock { jobs, stop, doorbell, ended, stopped: None })
     }
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        drop(self.sessions.take());
+        drop(self.jobs.take());
         if let Some(thread) = self.thread.take() {
             // The thread does not panic; if it did, there is nothing left to wait for.
             let _ = thread.join();
@@ -84,11 +84,36 @@ impl Drop for Worker {
     }
 }
 
+/// Gives the thread a session; returns where it comes back.
+fn hand_over(jobs: &SyncSender<Job>, session: Session) -> io::Result<Receiver<Session>> {
+    let (back, ended) = sync_channel(1);
+    jobs.send((session, back)).map_err(|_| gone())?;
+    Ok(ended)
+}
+
+fn gone() -> io::Error {
+    io::Error::other("the disk's thread is gone")
+}
+
 /// A disk that a driver runs. Dropping it waits until the thread has let go of the guest's memory.
 pub(super) struct RunningBlock {
+    jobs: SyncSender<Job>,
     stop: Arc<AtomicBool>,
     doorbell: EventFd,
-    ended: Receiver<()>,
+    ended: Receiver<Session>,
+    /// What the thread gave back, to go on with.
+    stopped: Option<Session>,
+}
+
+impl RunningBlock {
+    /// Takes the session back from the thread, which finishes its request; `None`: it was taken back already.
+    fn take_back(&self) -> Option<Session> {
+        self.stop.store(true, Ordering::Release);
+        // A full counter wakes the thread too.
+        let _ = self.doorbell.write(1);
+        // Fails without waiting when the thread has none.
+        self.ended.recv().ok()
+    }
 }
 
 impl Running for RunningBlock {
@@ -96,29 +121,40 @@ impl Running for RunningBlock {
         // The thread does everything.
         Ok(())
     }
+
+    fn stop(&mut self) -> Result<Stopped, SaveError> {
+        self.stopped = self.take_back();
+        let session = self.stopped.as_ref().ok_or(SaveError::Thread { device: "block" })?;
+        Ok(Stopped { positions: vec![session.queue.position()], device: None })
+    }
+
+    fn resume(&mut self) -> Result<(), ActivateError> {
+        let session = self.stopped.take().ok_or_else(gone)?;
+        self.stop.store(false, Ordering::Release);
+        self.ended = hand_over(&self.jobs, session)?;
+        Ok(())
+    }
 }
 
 impl Drop for RunningBlock {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        // A full counter wakes the thread too.
-        let _ = self.doorbell.write(1);
-        // Nothing is ever sent: this returns when the thread drops its end.
-        let _ = self.ended.recv();
+        self.take_back();
     }
 }
 
-fn serve(incoming: &Receiver<Session>, disk: &Disk, counts: &BlockCounts) {
-    for mut session in incoming {
+fn serve(incoming: &Receiver<Job>, disk: &Disk, counts: &BlockCounts) {
+    for (mut session, back) in incoming {
         if session.run(disk, counts).is_err() {
             session.interrupt.needs_reset();
         }
+        // Nobody may want it back.
+        let _ = back.send(session);
     }
 }
 
 impl Session {
     fn run(&mut self, disk: &Disk, counts: &BlockCounts) -> Result<(), QueueError> {
-        let Self { memory, queue, interrupt, stop, .. } = self;
+        let Self { memory, queue, interrupt, stop } = self;
         let mut chain = Chain::default();
         while !stop.load(Ordering::Acquire) {
             queue.disable_doorbell(memory)?;

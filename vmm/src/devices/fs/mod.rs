@@ -7,6 +7,7 @@ mod protocol;
 mod reopen;
 mod request;
 mod server;
+mod state;
 mod worker;
 
 #[cfg(test)]
@@ -16,11 +17,14 @@ use std::{collections::HashMap, io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use rustix::io::Errno;
 
-pub use self::reopen::Reopen;
+pub use self::{reopen::Reopen, state::FsState};
 use self::{server::Server, worker::Workers};
 use super::{
     FsCounts,
-    virtio::{ActivateError, DeviceKind, Resources, Running, VirtioDevice, feature},
+    virtio::{
+        ActivateError, DeviceKind, DeviceState, Resources, RestoreError, Running, Version,
+        VirtioDevice, feature,
+    },
 };
 use crate::api::{Cache, Share};
 
@@ -61,6 +65,7 @@ pub enum FsError {
 #[derive(Debug)]
 pub struct Fs {
     tag: [u8; TAG],
+    state: FsState,
     workers: Workers,
     counts: Arc<FsCounts>,
 }
@@ -95,7 +100,8 @@ impl Fs {
         for (to, from) in field.iter_mut().zip(tag.bytes()) {
             *to = from;
         }
-        Ok(Self { tag: field, workers, counts })
+        let state = FsState { version: Version, tag };
+        Ok(Self { tag: field, state, workers, counts })
     }
 
     /// What the share counts; the handle stays good after it was attached.
@@ -133,5 +139,16 @@ impl VirtioDevice for Fs {
 
     fn activate(&mut self, resources: Resources) -> Result<Box<dyn Running>, ActivateError> {
         Ok(Box::new(self.workers.start(resources)?))
+    }
+
+    fn state(&self) -> DeviceState {
+        DeviceState::Fs(self.state.clone())
+    }
+
+    fn check(&self, saved: &DeviceState) -> Result<bool, RestoreError> {
+        if let DeviceState::Fs(saved) = saved {
+            self.state.check(saved)?;
+        }
+        Ok(false)
     }
 }

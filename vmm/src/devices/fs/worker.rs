@@ -8,7 +8,7 @@ use std::{
     io,
     os::fd::{AsRawFd, BorrowedFd},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
@@ -26,7 +26,8 @@ use crate::{
     devices::{
         FsCounts,
         virtio::{
-            ActivateError, Chain, Event, Interrupt, QueueError, Resources, Running, Virtqueue,
+            ActivateError, Chain, Event, Interrupt, QueueError, Resources, Running, SaveError,
+            Stopped, Virtqueue,
         },
     },
     memory::GuestMemory,
@@ -48,15 +49,17 @@ struct Session {
     /// Held by the thread that takes requests.
     lead: Mutex<()>,
     stop: AtomicBool,
-    /// Dropped with the last thread's share, which tells that nothing touches guest memory any more.
-    _over: SyncSender<()>,
 }
+
+/// A session for a thread, and what the thread drops when it is done with it. When all have, nothing touches guest memory any more.
+type Job = (Arc<Session>, SyncSender<()>);
 
 /// The threads, idle while no driver runs the device. Dropping them ends them.
 #[derive(Debug)]
 pub(super) struct Workers {
-    sessions: Vec<SyncSender<Arc<Session>>>,
+    jobs: Vec<SyncSender<Job>>,
     threads: Vec<JoinHandle<()>>,
+    server: Arc<Server>,
 }
 
 impl Workers {
@@ -65,9 +68,9 @@ impl Workers {
         server: &Arc<Server>,
         counts: &Arc<FsCounts>,
     ) -> io::Result<Self> {
-        let mut workers = Self { sessions: Vec::new(), threads: Vec::new() };
+        let mut workers = Self { jobs: Vec::new(), threads: Vec::new(), server: server.clone() };
         for _ in 0..THREADS {
-            let (sessions, incoming) = sync_channel(1);
+            let (jobs, incoming) = sync_channel(1);
             let (server, counts) = (Arc::clone(server), Arc::clone(counts));
             let (ready, prepared) = sync_channel(1);
             let thread =
@@ -84,7 +87,7 @@ impl Workers {
                         }
                     }
                 })?;
-            workers.sessions.push(sessions);
+            workers.jobs.push(jobs);
             workers.threads.push(thread);
             prepared.recv().map_err(io::Error::other)??;
         }
@@ -98,7 +101,6 @@ impl Workers {
             <[Virtqueue; QUEUES]>::try_from(queues).map_err(|_| ActivateError::Queues(QUEUES))?;
         let [urgent, ordinary] = &queues;
         let doorbells = [urgent.doorbell()?, ordinary.doorbell()?];
-        let (over, ended) = sync_channel(0);
         let session = Arc::new(Session {
             memory,
             queues: Mutex::new(queues),
@@ -106,20 +108,15 @@ impl Workers {
             interrupt,
             lead: Mutex::new(()),
             stop: AtomicBool::new(false),
-            _over: over,
         });
-        for sessions in &self.sessions {
-            if sessions.send(session.clone()).is_err() {
-                return Err(io::Error::other("a thread of the file system device is gone").into());
-            }
-        }
-        Ok(RunningFs { session: Arc::downgrade(&session), ended })
+        let ended = hand_over(&self.jobs, &session)?;
+        Ok(RunningFs { jobs: self.jobs.clone(), session, ended, server: self.server.clone() })
     }
 }
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        self.sessions.clear();
+        self.jobs.clear();
         for thread in self.threads.drain(..) {
             // The threads do not panic; if one did, there is nothing left to wait for.
             let _ = thread.join();
@@ -127,10 +124,33 @@ impl Drop for Workers {
     }
 }
 
+/// Gives the threads a session; returns what is closed when they are all done with it.
+fn hand_over(jobs: &[SyncSender<Job>], session: &Arc<Session>) -> io::Result<Receiver<()>> {
+    let (over, ended) = sync_channel(0);
+    for jobs in jobs {
+        if jobs.send((session.clone(), over.clone())).is_err() {
+            session.end();
+            return Err(io::Error::other("a thread of the file system device is gone"));
+        }
+    }
+    Ok(ended)
+}
+
 /// A share that a driver runs. Dropping it waits until the threads have let go of the guest's memory.
 pub(super) struct RunningFs {
-    session: Weak<Session>,
+    jobs: Vec<SyncSender<Job>>,
+    session: Arc<Session>,
     ended: Receiver<()>,
+    server: Arc<Server>,
+}
+
+impl RunningFs {
+    /// Returns when the threads have finished their requests and take no more.
+    fn end(&self) {
+        self.session.end();
+        // Nothing is ever sent: this returns when the last thread drops its end.
+        let _ = self.ended.recv();
+    }
 }
 
 impl Running for RunningFs {
@@ -138,24 +158,39 @@ impl Running for RunningFs {
         // The threads do everything.
         Ok(())
     }
+
+    fn stop(&mut self) -> Result<Stopped, SaveError> {
+        self.end();
+        let (files, open) = self.server.held();
+        if files > 0 || open > 0 {
+            let why = format!("the guest remembers {files} files of a share and has {open} open");
+            return Err(SaveError::Busy { device: "file system", why });
+        }
+        let positions = self.session.queues().iter().map(Virtqueue::position).collect();
+        Ok(Stopped { positions, device: None })
+    }
+
+    fn resume(&mut self) -> Result<(), ActivateError> {
+        self.session.stop.store(false, Ordering::Release);
+        self.ended = hand_over(&self.jobs, &self.session)?;
+        Ok(())
+    }
 }
 
 impl Drop for RunningFs {
     fn drop(&mut self) {
-        if let Some(session) = self.session.upgrade() {
-            session.end();
-        }
-        // Nothing is ever sent: this returns when the last thread drops its end.
-        let _ = self.ended.recv();
+        self.end();
     }
 }
 
-fn serve(incoming: &Receiver<Arc<Session>>, server: &Server, desk: &mut Desk, counts: &FsCounts) {
-    for session in incoming {
+fn serve(incoming: &Receiver<Job>, server: &Server, desk: &mut Desk, counts: &FsCounts) {
+    for (session, over) in incoming {
         if session.run(server, desk, counts).is_err() {
             session.interrupt.needs_reset();
             session.end();
         }
+        drop(session);
+        drop(over);
     }
 }
 

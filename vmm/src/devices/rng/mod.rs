@@ -5,14 +5,24 @@ mod tests;
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::virtio::{
-    ActivateError, Chain, DeviceKind, Event, Interrupt, QueueError, Resources, Running,
-    VirtioDevice, Virtqueue, feature,
+    ActivateError, Chain, DeviceKind, DeviceState, Event, Interrupt, QueueError, Resources,
+    RestoreError, Running, SaveError, Stopped, Version, VirtioDevice, Virtqueue, feature,
 };
 use crate::memory::{GuestMemory, VolatileSlice};
 
 /// At most this many bytes for one request; the driver asks again (virtio 1.3, 5.4.6.2: fewer than asked is allowed).
 const MAX_REQUEST: usize = 4096;
+
+/// What is saved of the device: nothing but that there is one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RngState {
+    /// Of this type.
+    pub version: Version<1>,
+}
 
 /// An entropy device.
 #[derive(Debug, Default)]
@@ -46,6 +56,14 @@ impl VirtioDevice for Rng {
         let [queue] = <[Virtqueue; 1]>::try_from(queues).map_err(|_| ActivateError::Queues(1))?;
         Ok(Box::new(RunningRng { memory, queue, interrupt }))
     }
+
+    fn state(&self) -> DeviceState {
+        DeviceState::Rng(RngState::default())
+    }
+
+    fn check(&self, _: &DeviceState) -> Result<bool, RestoreError> {
+        Ok(false)
+    }
 }
 
 /// The device while a driver runs it.
@@ -72,6 +90,10 @@ impl Running for RunningRng {
             interrupt.used();
         }
         Ok(())
+    }
+
+    fn stop(&mut self) -> Result<Stopped, SaveError> {
+        Ok(Stopped { positions: vec![self.queue.position()], device: None })
     }
 }
 

@@ -33,3 +33,24 @@ fn a_request_is_bounded_and_a_bad_one_gets_nothing() {
     }
     assert_eq!(driver.bytes(buffer + 4096, 64), [0; 64]);
 }
+
+#[test]
+fn a_new_device_goes_on_where_another_was_saved() {
+    let mut driver = Driver::start(Rng::new(), 0);
+    let buffer = driver.allocate(64);
+    for round in 0..20 {
+        driver.add(0, &[(buffer, 64, true)]);
+        driver.kick(0);
+        let state = driver.transport().save().unwrap();
+        driver.pump();
+        assert_eq!(driver.used(0), [], "nothing happens to a saved device");
+        if round % 2 == 0 {
+            driver.restore(Rng::new(), &state).unwrap();
+        } else {
+            driver.transport().resume();
+        }
+        driver.pump();
+        assert_eq!(driver.used(0), [(round % 8, 64)]);
+        assert_eq!(driver.register(0x60), 1);
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::{io, os::fd::BorrowedFd, sync::Arc};
 
-use super::{Interrupt, QueueError, Virtqueue};
+use super::{DeviceState, Interrupt, QueueError, RestoreError, SaveError, Stopped, Virtqueue};
 use crate::memory::GuestMemory;
 
 /// The device's type (virtio 1.3, 5).
@@ -101,6 +101,28 @@ pub trait VirtioDevice: Send {
     /// # Errors
     /// The transport then sets `NEEDS_RESET`.
     fn activate(&mut self, resources: Resources) -> Result<Box<dyn Running>, ActivateError>;
+
+    /// What makes this device the one that the driver knows, and nothing of what it does for the driver.
+    fn state(&self) -> DeviceState;
+
+    /// Whether this device can take the place of one that was saved as `saved`, a state of the same kind. Everything in it comes from a
+    /// file and is to be checked. True: the configuration space is another one than the driver knows.
+    ///
+    /// # Errors
+    /// [`RestoreError`] says what differs or cannot be.
+    fn check(&self, saved: &DeviceState) -> Result<bool, RestoreError>;
+
+    /// Starts the device where another left off that was saved as `saved`, which was checked. The queues are where they were.
+    ///
+    /// # Errors
+    /// As [`VirtioDevice::activate`].
+    fn go_on(
+        &mut self,
+        resources: Resources,
+        _saved: &DeviceState,
+    ) -> Result<Box<dyn Running>, ActivateError> {
+        self.activate(resources)
+    }
 }
 
 /// A device that a driver runs. Dropping it is the reset: when `drop` returns, nothing touches guest memory any more.
@@ -110,4 +132,19 @@ pub trait Running: Send {
     /// # Errors
     /// A ring that makes no sense; the transport drops the device and sets `NEEDS_RESET`.
     fn process(&mut self, event: Event) -> Result<(), QueueError>;
+
+    /// Ends what is under way, so that every chain that was taken is given back, and touches guest memory no more until
+    /// [`Running::resume`] or the reset. [`Running::process`] is not called meanwhile.
+    ///
+    /// # Errors
+    /// [`SaveError`], when something under way can neither be ended nor taken along. [`Running::resume`] is called then too.
+    fn stop(&mut self) -> Result<Stopped, SaveError>;
+
+    /// Goes on after [`Running::stop`]. The queues' doorbells ring afterwards.
+    ///
+    /// # Errors
+    /// The transport then drops the device and sets `NEEDS_RESET`.
+    fn resume(&mut self) -> Result<(), ActivateError> {
+        Ok(())
+    }
 }

@@ -71,8 +71,16 @@ impl Interrupt {
         self.pending.store(0, Ordering::SeqCst);
     }
 
-    fn raise(&self, bit: u32) {
-        self.pending.fetch_or(bit, Ordering::SeqCst);
+    /// Is as another was saved: `pending` is why that was raised, and what is pending is raised here again.
+    pub(super) fn restore(&self, pending: u32, broken: bool) {
+        self.broken.store(broken, Ordering::SeqCst);
+        if pending != 0 {
+            self.raise(pending);
+        }
+    }
+
+    fn raise(&self, bits: u32) {
+        self.pending.fetch_or(bits, Ordering::SeqCst);
         // It fails only when the counter is full, and then the interrupt is pending anyway.
         let _ = self.line.write(1);
     }

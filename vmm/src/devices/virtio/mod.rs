@@ -7,6 +7,8 @@ mod device;
 mod interrupt;
 mod queue;
 mod register;
+mod saving;
+mod state;
 mod status;
 mod transport;
 mod vectors;
@@ -19,6 +21,9 @@ pub use chain::{Chain, ChainFault, Slices};
 pub use device::{ActivateError, DeviceKind, Event, Resources, Running, VirtioDevice};
 pub use interrupt::Interrupt;
 pub use queue::{QueueError, Virtqueue};
+pub use state::{
+    DeviceState, QueueState, RestoreError, SaveError, Stopped, TransportState, Version,
+};
 pub use transport::MmioTransport;
 pub use vectors::IoVectors;
 

@@ -60,10 +60,11 @@ impl QueueConfig {
             && fits(self.device, 4, 6 + 8 * size)
     }
 
-    /// Makes the queue of a running device. The configuration must be valid.
+    /// Makes the queue of a running device, which begins at index `next` of both rings. The configuration must be valid.
     pub(super) fn build(
         &self,
         event_idx: bool,
+        next: u16,
         doorbell: EventFd,
     ) -> Result<Virtqueue, QueueError> {
         let mut queue = Queue::new(self.max_size)?;
@@ -73,6 +74,8 @@ impl QueueConfig {
         queue.try_set_avail_ring_address(GuestAddress(self.driver))?;
         queue.try_set_used_ring_address(GuestAddress(self.device))?;
         queue.set_event_idx(event_idx);
+        queue.set_next_avail(next);
+        queue.set_next_used(next);
         queue.set_ready(true);
         Ok(Virtqueue { queue, pushed: false, doorbell })
     }
@@ -160,6 +163,12 @@ impl Virtqueue {
             .load(GuestAddress(self.queue.avail_ring()), Ordering::Relaxed)
             .map_err(virtio_queue::Error::GuestMemory)?;
         Ok(u16::from_le(flags) & NO_INTERRUPT == 0)
+    }
+
+    /// The index at which both rings go on. Every chain that was taken must have been given back.
+    #[must_use]
+    pub fn position(&self) -> u16 {
+        self.queue.next_used()
     }
 
     /// Takes the doorbell's rings; blocks until there is one where [`super::VirtioDevice::own_thread`] is true.

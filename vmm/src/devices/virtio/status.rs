@@ -62,6 +62,13 @@ pub(super) fn transition(current: u32, value: u32) -> Transition {
     if rest == 0 { Transition::Set(steps) } else { Transition::Illegal }
 }
 
+/// Whether a driver can have brought the bits that it sets to `value`.
+pub(super) fn is_reachable(value: u32) -> bool {
+    let value = value & !FAILED;
+    let steps = matches!(transition(0, value), Transition::Set(_));
+    value == 0 || steps && value & NEEDS_RESET == 0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

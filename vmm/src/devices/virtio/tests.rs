@@ -8,9 +8,13 @@ use std::sync::{
 };
 
 use super::{
-    ActivateError, Chain, DeviceKind, Event, QueueError, Resources, Running, VirtioDevice, feature,
+    ActivateError, Chain, DeviceKind, DeviceState, Event, QueueError, Resources, RestoreError,
+    Running, SaveError, Stopped, VirtioDevice, Virtqueue, feature,
 };
-use crate::devices::testing::{Driver, MEMORY};
+use crate::devices::{
+    rng::RngState,
+    testing::{Driver, MEMORY},
+};
 
 /// A device of two queues that gives every chain back, and counts its starts and ends.
 #[derive(Default)]
@@ -52,6 +56,14 @@ impl VirtioDevice for Echo {
         self.alive.fetch_add(1, Ordering::SeqCst);
         Ok(Box::new(RunningEcho { alive: self.alive.clone(), resources }))
     }
+
+    fn state(&self) -> DeviceState {
+        DeviceState::Rng(RngState::default())
+    }
+
+    fn check(&self, _: &DeviceState) -> Result<bool, RestoreError> {
+        Ok(false)
+    }
 }
 
 impl Running for RunningEcho {
@@ -66,6 +78,11 @@ impl Running for RunningEcho {
             interrupt.used();
         }
         Ok(())
+    }
+
+    fn stop(&mut self) -> Result<Stopped, SaveError> {
+        let positions = self.resources.queues.iter().map(Virtqueue::position).collect();
+        Ok(Stopped { positions, device: None })
     }
 }
 

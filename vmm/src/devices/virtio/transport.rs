@@ -23,20 +23,24 @@ const SOURCE: u32 = u32::MAX;
 /// One device's registers and, while a driver runs it, the device.
 pub struct MmioTransport {
     // Before the device, so that it is dropped first.
-    running: Option<Box<dyn Running>>,
-    device: Box<dyn VirtioDevice>,
-    memory: GuestMemory,
-    interrupt: Arc<Interrupt>,
-    doorbells: Vec<EventFd>,
-    queues: Vec<QueueConfig>,
+    pub(super) running: Option<Box<dyn Running>>,
+    pub(super) device: Box<dyn VirtioDevice>,
+    pub(super) memory: GuestMemory,
+    pub(super) interrupt: Arc<Interrupt>,
+    pub(super) doorbells: Vec<EventFd>,
+    pub(super) queues: Vec<QueueConfig>,
     /// The bits that the driver has set.
-    status: u32,
-    offered: u64,
-    accepted: u64,
-    offered_half: u32,
-    accepted_half: u32,
-    selected_queue: u32,
-    generation: u32,
+    pub(super) status: u32,
+    pub(super) offered: u64,
+    pub(super) accepted: u64,
+    pub(super) offered_half: u32,
+    pub(super) accepted_half: u32,
+    pub(super) selected_queue: u32,
+    pub(super) generation: u32,
+    /// The running device was saved and waits for [`MmioTransport::resume`].
+    pub(super) frozen: bool,
+    /// The event loop leaves the device's own descriptor alone, because it became ready meanwhile.
+    unwatched: bool,
     watch_result: Result<(), event_manager::Error>,
 }
 
@@ -69,6 +73,8 @@ impl MmioTransport {
             accepted_half: 0,
             selected_queue: 0,
             generation: 0,
+            frozen: false,
+            unwatched: false,
             watch_result: Ok(()),
             device,
         })
@@ -229,21 +235,29 @@ impl MmioTransport {
         if !self.queues.iter().all(|queue| queue.ready && queue.is_valid(&self.memory)) {
             return Err(ActivateError::Queues(self.queues.len()));
         }
+        let resources = self.resources(&vec![0; self.queues.len()])?;
+        self.running = Some(self.device.activate(resources)?);
+        Ok(())
+    }
+
+    /// What a running device needs; its queues, which must be valid, go on at `positions`.
+    pub(super) fn resources(&self, positions: &[u16]) -> Result<Resources, ActivateError> {
         let event_idx = self.accepted & feature::EVENT_IDX != 0;
         let mut queues = Vec::with_capacity(self.queues.len());
-        for (queue, doorbell) in self.queues.iter().zip(&self.doorbells) {
-            queues.push(queue.build(event_idx, doorbell.try_clone()?)?);
+        for ((queue, doorbell), next) in self.queues.iter().zip(&self.doorbells).zip(positions) {
+            queues.push(queue.build(event_idx, *next, doorbell.try_clone()?)?);
         }
-        self.running = Some(self.device.activate(Resources {
+        Ok(Resources {
             memory: self.memory.clone(),
             queues,
             interrupt: self.interrupt.clone(),
             features: self.accepted,
-        })?);
-        Ok(())
+        })
     }
 
-    fn reset(&mut self) {
+    /// Sets everything but the configuration's generation back.
+    pub(super) fn reset(&mut self) {
+        self.frozen = false;
         self.running = None;
         self.interrupt.clear();
         self.status = 0;
@@ -262,10 +276,13 @@ impl MmioTransport {
                 ops.add(Events::with_data(doorbell, index, EventSet::IN))?;
             }
         }
-        if let Some(source) = self.device.source() {
-            ops.add(Events::with_data_raw(source.as_raw_fd(), SOURCE, EventSet::IN))?;
-        }
-        Ok(())
+        self.source().map_or(Ok(()), |source| ops.add(source))
+    }
+
+    /// The device's own descriptor, as the event loop watches it.
+    fn source(&self) -> Option<Events> {
+        let source = self.device.source()?;
+        Some(Events::with_data_raw(source.as_raw_fd(), SOURCE, EventSet::IN))
     }
 }
 
@@ -274,8 +291,12 @@ impl MutEventSubscriber for MmioTransport {
         self.watch_result = self.watch(ops);
     }
 
-    fn process(&mut self, events: Events, _: &mut EventOps<'_>) {
+    fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
         let event = if events.data() == SOURCE {
+            if self.frozen {
+                // It stays ready, and nobody may look at it now.
+                self.unwatched = ops.remove(events).is_ok();
+            }
             Event::Source
         } else {
             let index = events.data() as usize;
@@ -285,6 +306,14 @@ impl MutEventSubscriber for MmioTransport {
             }
             Event::Doorbell(index)
         };
+        if self.frozen {
+            return;
+        }
+        if self.unwatched
+            && let Some(source) = self.source()
+        {
+            self.unwatched = ops.add(source).is_err();
+        }
         if let Some(running) = &mut self.running
             && running.process(event).is_err()
         {

@@ -13,6 +13,7 @@ mod host;
 mod packet;
 mod place;
 mod running;
+mod state;
 mod stream;
 mod table;
 mod to_guest;
@@ -32,13 +33,17 @@ use std::{
 
 use rustix::event::epoll;
 
+pub use self::state::VsockState;
 use self::{
     place::{MAX_NAME, Place},
     running::RunningVsock,
 };
 use super::{
     VsockCounts,
-    virtio::{ActivateError, DeviceKind, Resources, Running, VirtioDevice, feature},
+    virtio::{
+        ActivateError, DeviceKind, DeviceState, Resources, RestoreError, Running, Version,
+        VirtioDevice, feature,
+    },
 };
 use crate::api;
 
@@ -162,6 +167,17 @@ impl VirtioDevice for Vsock {
             resources,
         )?;
         Ok(Box::new(running))
+    }
+
+    fn state(&self) -> DeviceState {
+        DeviceState::Vsock(VsockState { version: Version, cid: self.cid })
+    }
+
+    fn check(&self, saved: &DeviceState) -> Result<bool, RestoreError> {
+        if let (DeviceState::Vsock(saved), DeviceState::Vsock(here)) = (saved, self.state()) {
+            here.check(saved)?;
+        }
+        Ok(false)
     }
 }
 

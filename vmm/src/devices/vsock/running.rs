@@ -12,7 +12,10 @@ use super::{
 use crate::{
     devices::{
         VsockCounts,
-        virtio::{ActivateError, Event, Interrupt, QueueError, Resources, Running, Virtqueue},
+        virtio::{
+            ActivateError, Event, Interrupt, QueueError, Resources, Running, SaveError, Stopped,
+            Virtqueue,
+        },
     },
     memory::GuestMemory,
 };
@@ -37,7 +40,7 @@ pub(super) struct Engine {
     pub(super) rx: Virtqueue,
     pub(super) tx: Virtqueue,
     /// Nothing is ever sent on it: no transport was reset yet.
-    _events: Virtqueue,
+    events: Virtqueue,
     pub(super) counts: Arc<VsockCounts>,
     pub(super) table: Table<Entry>,
     /// Streams that have something for the guest, in the order of their turns.
@@ -77,7 +80,7 @@ impl RunningVsock {
             watch,
             rx,
             tx,
-            _events: events,
+            events,
             counts,
             table: Table::default(),
             turns: VecDeque::new(),
@@ -104,6 +107,15 @@ impl Running for RunningVsock {
             interrupt.used();
         }
         Ok(())
+    }
+
+    fn stop(&mut self) -> Result<Stopped, SaveError> {
+        let Engine { rx, tx, events, table, .. } = &self.engine;
+        if !table.is_empty() {
+            let why = "there are connections".to_owned();
+            return Err(SaveError::Busy { device: "vsock", why });
+        }
+        Ok(Stopped { positions: [rx, tx, events].map(Virtqueue::position).to_vec(), device: None })
     }
 }
 

@@ -55,6 +55,10 @@ impl<T> Default for Table<T> {
 }
 
 impl<T> Table<T> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.slots.iter().all(|slot| slot.entry.is_none())
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.free.is_empty() && self.slots.len() >= MAX_CONNECTIONS
     }

@@ -79,6 +79,10 @@ impl Handles {
         drop(closed);
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.table().open.len()
+    }
+
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -250,6 +250,11 @@ impl Nodes {
         table.by_key.retain(|_, id| *id == ROOT);
     }
 
+    /// How many nodes besides the root the guest knows.
+    pub(super) fn count(&self) -> usize {
+        self.table().by_id.len() - 1
+    }
+
     /// The node's descriptor, opened again if it was closed.
     pub(super) fn open(&self, node: &Arc<Node>) -> Result<Arc<PathFd>, Errno> {
         node.used.store(true, Ordering::Relaxed);

@@ -64,6 +64,11 @@ impl Server {
         Ok(Outcome::Answer)
     }
 
+    /// How many files besides the root the guest knows, and how many it has open.
+    pub(in super::super) fn held(&self) -> (usize, usize) {
+        (self.nodes.count(), self.handles.count())
+    }
+
     pub(super) fn forget(&self, call: &mut Call<'_, '_>) -> Result<Outcome, Errno> {
         self.nodes.forget(call.header.node, call.body.u64()?);
         Ok(Outcome::Silence)
