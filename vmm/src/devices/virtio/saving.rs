@@ -17,19 +17,14 @@ impl MmioTransport {
     /// [`SaveError`]: the device goes on as though it had not been asked.
     pub fn save(&mut self) -> Result<TransportState, SaveError> {
         self.resume();
-        let stopped = match &mut self.running {
-            Some(running) if !self.interrupt.is_broken() => {
-                self.frozen = true;
-                Some(running.stop())
-            }
-            _ => None,
-        };
-        let stopped = stopped.transpose().inspect_err(|_| self.resume())?;
-        // The last request may have broken it.
+        let stopped = self.running.as_mut().map(|running| running.stop());
+        self.frozen = self.running.is_some();
+        // It may have been broken before, or by its last request.
         if self.interrupt.is_broken() {
             self.running = None;
         }
-        let stopped = stopped.filter(|_| self.running.is_some());
+        let stopped = stopped.filter(|_| self.running.is_some()).transpose();
+        let stopped = stopped.inspect_err(|_| self.resume())?;
         let mut positions = stopped.iter().flat_map(|stopped| &stopped.positions);
         let mut queue = |queue: &QueueConfig| QueueState {
             size: queue.size,

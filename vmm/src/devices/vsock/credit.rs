@@ -1,11 +1,14 @@
 //! Credit flow control (virtio 1.3, 5.10.6.3): each side says how much it can hold and how much it has passed on. The counters
 //! run free and wrap.
 
+use serde::{Deserialize, Serialize};
+
 /// Bytes that the host holds for one stream, at most: what the Unix socket did not take yet.
 pub(super) const HOST_BUFFER: u32 = 128 << 10;
 
 /// Both directions' counters of one stream.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Credit {
     /// What the guest can hold, and has passed on, as it last said.
     guest_alloc: u32,

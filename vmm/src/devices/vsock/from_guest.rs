@@ -1,5 +1,7 @@
 //! Packets from the guest: the transmit queue.
 
+use std::io;
+
 use super::{
     host,
     packet::{HEADER, HOST_CID, Header, Key, Op, STREAM},
@@ -95,24 +97,32 @@ impl Engine {
 
     /// The guest asks for a connection.
     fn connect(&mut self, key: Key, header: &Header) {
-        let Some(token) = self.table.reserve() else {
+        if self.table.is_full() {
             return self.refuse(key);
-        };
-        let socket = host::connect(&self.listener.place.port(key.host))
-            .and_then(|socket| self.watch.add(&socket, token).map(|()| socket));
-        match socket {
-            Ok(socket) => {
-                let mut stream = Stream::new(key, socket, Phase::Connected);
-                stream.heard(header);
-                self.table.put(token, Entry::Stream(stream));
-                self.table.bind(key, token);
-                self.schedule(token);
-            }
-            // Nobody listens there, or cannot take one more.
-            Err(_) => {
-                self.table.remove(token);
-                self.refuse(key);
-            }
         }
+        let joined = host::connect(&self.listener.place.port(key.host)).and_then(|socket| {
+            let mut stream = Stream::new(key, socket, Phase::Connected);
+            stream.heard(header);
+            self.join(stream)
+        });
+        // Nobody listens there, or cannot take one more.
+        if joined.is_err() {
+            self.refuse(key);
+        }
+    }
+
+    /// Puts a stream among the others and watches its socket.
+    pub(super) fn join(&mut self, stream: Stream) -> io::Result<()> {
+        let key = stream.key;
+        let token = self.table.reserve().ok_or(io::ErrorKind::QuotaExceeded)?;
+        let watched = self.watch.add(stream.socket(), token);
+        if watched.is_err() {
+            self.table.remove(token);
+            return watched;
+        }
+        self.table.put(token, Entry::Stream(stream));
+        self.table.bind(key, token);
+        self.schedule(token);
+        Ok(())
     }
 }

@@ -1,5 +1,7 @@
 //! What the host's sockets say: new connections, their greetings, and what became ready.
 
+use std::ops::Range;
+
 use rustix::event::epoll::EventFlags;
 
 use super::{
@@ -10,19 +12,24 @@ use super::{
     table::{MAX_CONNECTIONS, Token},
 };
 
-/// The first port for the host's connections; there are as many more.
+/// The first port for the host's connections.
 pub(super) const FIRST_PORT: u32 = 1 << 30;
+/// All of them.
+pub(super) const PORTS: Range<u32> = FIRST_PORT..2 * FIRST_PORT;
 
 impl Engine {
-    /// Looks at what became ready.
-    pub(super) fn look_at_host(&mut self) {
+    /// Looks at what became ready; false when nothing did.
+    pub(super) fn look_at_host(&mut self) -> bool {
+        let mut looked = false;
         for readiness in self.watch.look() {
+            looked = true;
             match readiness.token {
                 Token::LISTENER => self.acceptable = true,
                 Token::TIMER => self.expire(),
                 token => self.ready(token, readiness),
             }
         }
+        looked
     }
 
     /// Takes the connections that wait on the listening socket, as long as there is room for them.

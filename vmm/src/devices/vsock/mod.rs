@@ -41,8 +41,8 @@ use self::{
 use super::{
     VsockCounts,
     virtio::{
-        ActivateError, DeviceKind, DeviceState, Resources, RestoreError, Running, Version,
-        VirtioDevice, feature,
+        ActivateError, DeviceKind, DeviceState, Resources, RestoreError, Running, VirtioDevice,
+        feature,
     },
 };
 use crate::api;
@@ -125,6 +125,11 @@ impl Vsock {
         }
     }
 
+    fn run(&self, resources: Resources) -> Result<RunningVsock, ActivateError> {
+        let (listener, epoll) = (self.listener.clone(), self.epoll.clone());
+        RunningVsock::new(self.cid, listener, epoll, self.counts.clone(), resources)
+    }
+
     /// What the device counts; the handle stays good after it was attached.
     #[must_use]
     pub fn counts(&self) -> Arc<VsockCounts> {
@@ -159,25 +164,30 @@ impl VirtioDevice for Vsock {
     }
 
     fn activate(&mut self, resources: Resources) -> Result<Box<dyn Running>, ActivateError> {
-        let running = RunningVsock::new(
-            self.cid,
-            self.listener.clone(),
-            self.epoll.clone(),
-            self.counts.clone(),
-            resources,
-        )?;
-        Ok(Box::new(running))
+        Ok(Box::new(self.run(resources)?))
     }
 
     fn state(&self) -> DeviceState {
-        DeviceState::Vsock(VsockState { version: Version, cid: self.cid })
+        DeviceState::Vsock(VsockState::new(self.cid.into()))
     }
 
     fn check(&self, saved: &DeviceState) -> Result<bool, RestoreError> {
-        if let (DeviceState::Vsock(saved), DeviceState::Vsock(here)) = (saved, self.state()) {
-            here.check(saved)?;
+        if let DeviceState::Vsock(saved) = saved {
+            saved.check(self.cid.into())?;
         }
         Ok(false)
+    }
+
+    fn go_on(
+        &mut self,
+        resources: Resources,
+        saved: &DeviceState,
+    ) -> Result<Box<dyn Running>, ActivateError> {
+        let mut running = self.run(resources)?;
+        if let DeviceState::Vsock(saved) = saved {
+            running.restore(saved);
+        }
+        Ok(Box::new(running))
     }
 }
 

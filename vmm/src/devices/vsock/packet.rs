@@ -1,6 +1,8 @@
 //! The header of a packet (virtio 1.3, 5.10.6). Read here rather than with the virtio-vsock crate, which expects the header
 //! and the data in one descriptor each; a device must not (2.7.4.1).
 
+use serde::{Deserialize, Serialize};
+
 /// Bytes in a header.
 pub(super) const HEADER: usize = 44;
 /// The host's context id.
@@ -13,7 +15,8 @@ pub(super) const WILL_NOT_RECEIVE: u32 = 1;
 pub(super) const WILL_NOT_SEND: u32 = 2;
 
 /// A connection, as both sides name it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Key {
     /// The port on the host.
     pub(super) host: u32,

@@ -6,6 +6,7 @@ use super::{
     Listener,
     host::{GREETING_TIMEOUT, Watch},
     packet::{Header, Key, Op},
+    state::VsockState,
     stream::Stream,
     table::{Table, Token},
 };
@@ -13,8 +14,8 @@ use crate::{
     devices::{
         VsockCounts,
         virtio::{
-            ActivateError, Event, Interrupt, QueueError, Resources, Running, SaveError, Stopped,
-            Virtqueue,
+            ActivateError, DeviceState, Event, Interrupt, QueueError, Resources, Running,
+            SaveError, Stopped, Virtqueue,
         },
     },
     memory::GuestMemory,
@@ -90,6 +91,11 @@ impl RunningVsock {
         };
         Ok(Self { memory, interrupt, engine })
     }
+
+    /// Takes over the connections of the device that was saved as `state`.
+    pub(super) fn restore(&mut self, state: &VsockState) {
+        self.engine.restore(state);
+    }
 }
 
 impl Running for RunningVsock {
@@ -98,28 +104,38 @@ impl Running for RunningVsock {
         match event {
             Event::Doorbell(TX) => engine.take_from_guest(memory)?,
             Event::Doorbell(_) => {}
-            Event::Source => engine.look_at_host(),
+            Event::Source => {
+                engine.look_at_host();
+            }
         }
         engine.give_to_guest(memory)?;
         engine.accept();
+        engine.tell(memory, interrupt)
+    }
+
+    fn stop(&mut self) -> Result<Stopped, SaveError> {
+        let Self { memory, interrupt, engine } = self;
+        let settled = engine.settle(memory).and_then(|()| engine.tell(memory, interrupt));
+        if settled.is_err() {
+            interrupt.needs_reset();
+        }
+        let state = engine.save()?;
+        let Engine { rx, tx, events, .. } = engine;
+        let positions = [rx, tx, events].map(|queue| queue.position()).to_vec();
+        Ok(Stopped { positions, device: Some(DeviceState::Vsock(state)) })
+    }
+}
+
+impl Engine {
+    /// Tells the driver of what was given back.
+    fn tell(&mut self, memory: &GuestMemory, interrupt: &Interrupt) -> Result<(), QueueError> {
         // Both are asked, because the question says that the answer is acted upon.
-        if engine.rx.wants_interrupt(memory)? | engine.tx.wants_interrupt(memory)? {
+        if self.rx.wants_interrupt(memory)? | self.tx.wants_interrupt(memory)? {
             interrupt.used();
         }
         Ok(())
     }
 
-    fn stop(&mut self) -> Result<Stopped, SaveError> {
-        let Engine { rx, tx, events, table, .. } = &self.engine;
-        if !table.is_empty() {
-            let why = "there are connections".to_owned();
-            return Err(SaveError::Busy { device: "vsock", why });
-        }
-        Ok(Stopped { positions: [rx, tx, events].map(Virtqueue::position).to_vec(), device: None })
-    }
-}
-
-impl Engine {
     /// Sends a reset for a connection that is none.
     pub(super) fn refuse(&mut self, key: Key) {
         self.resets.push_back(Header::to_guest(self.cid, key, Op::Reset));

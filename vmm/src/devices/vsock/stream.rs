@@ -20,6 +20,7 @@ use rustix::{
 use super::{
     credit::{Credit, HOST_BUFFER},
     packet::{HEADER, Header, Key, Op, WILL_NOT_RECEIVE, WILL_NOT_SEND},
+    state::Connection,
 };
 use crate::devices::virtio::{IoVectors, Slices};
 
@@ -67,6 +68,8 @@ pub(super) struct Stream {
     pub(super) phase: Phase,
     /// It is in the list of streams that have something for the guest.
     pub(super) queued: bool,
+    /// The host asked for it.
+    by_host: bool,
     socket: OwnedFd,
     credit: Credit,
     backlog: VecDeque<u8>,
@@ -95,6 +98,7 @@ impl Stream {
             key,
             phase,
             queued: false,
+            by_host: phase != Phase::Connected,
             socket,
             credit: Credit::default(),
             backlog: VecDeque::new(),
@@ -110,6 +114,32 @@ impl Stream {
             told: 0,
             ended: false,
         }
+    }
+
+    /// A connection that was saved, with another Unix socket. The guest knows of it.
+    pub(super) fn restored(key: Key, socket: OwnedFd, credit: &Credit) -> Self {
+        let credit = credit.clone();
+        Self { response_due: false, credit, ..Self::new(key, socket, Phase::Connected) }
+    }
+
+    /// What is saved of it, or what it is that cannot be saved.
+    pub(super) fn save(&self) -> Result<Connection, &'static str> {
+        let open = self.guest_sends && self.guest_receives && self.host_sends && self.host_receives;
+        if self.by_host {
+            Err("there is a connection of the host's")
+        } else if !self.backlog.is_empty() {
+            Err("bytes of the guest wait")
+        } else if self.phase != Phase::Connected || self.response_due || !open {
+            Err("a connection begins or ends")
+        } else if self.readable || self.queued {
+            Err("bytes of the host wait")
+        } else {
+            Ok(Connection { key: self.key, credit: self.credit.clone() })
+        }
+    }
+
+    pub(super) fn socket(&self) -> &OwnedFd {
+        &self.socket
     }
 
     /// Nothing of it is left: the guest is done and every byte was delivered, or cannot be.

@@ -55,8 +55,8 @@ impl<T> Default for Table<T> {
 }
 
 impl<T> Table<T> {
-    pub(super) fn is_empty(&self) -> bool {
-        self.slots.iter().all(|slot| slot.entry.is_none())
+    pub(super) fn entries(&self) -> impl Iterator<Item = &T> {
+        self.slots.iter().filter_map(|slot| slot.entry.as_ref())
     }
 
     pub(super) fn is_full(&self) -> bool {
