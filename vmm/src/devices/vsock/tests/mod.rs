@@ -4,6 +4,7 @@
 
 mod flow;
 mod rules;
+mod saved;
 mod streams;
 
 use std::{
