@@ -117,6 +117,8 @@ pub struct Validated {
     pub disks: Vec<Disk>,
     /// The socket device.
     pub vsock: Option<Vsock>,
+    /// A memory balloon.
+    pub balloon: bool,
     /// The file system devices.
     pub shares: Vec<Share>,
     /// The serial port.
@@ -156,7 +158,6 @@ impl Validated {
         }
         shares::check(&config.shares)?;
         for (asked, field) in [
-            (config.balloon, "balloon"),
             (config.snapshot.is_some(), "snapshot"),
             (config.restore.is_some(), "restore"),
         ] {
@@ -175,6 +176,7 @@ impl Validated {
             memory,
             disks: config.disks,
             vsock: config.vsock,
+            balloon: config.balloon,
             shares: config.shares,
             serial: config.serial,
             backend: config.backend,
