@@ -132,7 +132,13 @@ impl Machine {
             }
             None => None,
         };
-        let cmdline = cmdline::compose(kind, serial.is_some(), attached.len(), &config.cmdline);
+        let words = cmdline::Words {
+            kvm: kind,
+            serial: serial.is_some(),
+            balloon: config.balloon,
+            virtio: attached.len(),
+        };
+        let cmdline = cmdline::compose(words, &config.cmdline);
         let mut bus = Bus::new(serial);
         for (line, device) in (layout::VIRTIO_FIRST_IRQ..).zip(attached) {
             connect(&vm, &mut bus, line, device)?;

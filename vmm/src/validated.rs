@@ -157,10 +157,9 @@ impl Validated {
             return Err(ConfigError::Cid(vsock.cid));
         }
         shares::check(&config.shares)?;
-        for (asked, field) in [
-            (config.snapshot.is_some(), "snapshot"),
-            (config.restore.is_some(), "restore"),
-        ] {
+        for (asked, field) in
+            [(config.snapshot.is_some(), "snapshot"), (config.restore.is_some(), "restore")]
+        {
             if asked {
                 return Err(ConfigError::Unsupported(field));
             }

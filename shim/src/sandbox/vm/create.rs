@@ -156,7 +156,7 @@ fn plan(create: &Create<'_>, requested: u64) -> Result<Plan, SandboxError> {
         shares: guest.shares,
         serial: options.console_log.map(SerialOutput::File),
         backend: settings.backend,
-        balloon: false,
+        balloon: true,
         snapshot: None,
         restore: None,
     };

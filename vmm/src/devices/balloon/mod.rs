@@ -11,11 +11,13 @@ mod tests;
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     BalloonCounts,
     virtio::{
-        ActivateError, Chain, DeviceKind, Event, Interrupt, QueueError, Resources, Running,
-        VirtioDevice, Virtqueue, feature,
+        ActivateError, Chain, DeviceKind, DeviceState, Event, Interrupt, QueueError, Resources,
+        RestoreError, Running, SaveError, Stopped, Version, VirtioDevice, Virtqueue, feature,
     },
 };
 use crate::memory::GuestMemory;
@@ -34,6 +36,14 @@ const QUEUE_SIZES: [u16; 3] = [16, 16, 32];
 const REPORTED_AT_ONCE: usize = 32 << 20;
 /// The most bytes of page numbers that one look at the inflate queue reads.
 const NUMBERS_AT_ONCE: usize = 1 << 10;
+
+/// What is saved of the device: nothing but that there is one. A chain that was begun is begun again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BalloonState {
+    /// Of this type.
+    pub version: Version<1>,
+}
 
 /// A balloon.
 #[derive(Debug, Default)]
@@ -76,6 +86,14 @@ impl VirtioDevice for Balloon {
         let queues = <[Virtqueue; 3]>::try_from(queues).map_err(|_| ActivateError::Queues(3))?;
         let counts = self.counts.clone();
         Ok(Box::new(RunningBalloon { memory, queues, interrupt, counts, begun: [0; 3] }))
+    }
+
+    fn state(&self) -> DeviceState {
+        DeviceState::Balloon(BalloonState::default())
+    }
+
+    fn check(&self, _: &DeviceState) -> Result<bool, RestoreError> {
+        Ok(false)
     }
 }
 
@@ -134,6 +152,11 @@ impl Running for RunningBalloon {
         }
         queue.come_back();
         tell(queue, memory, interrupt)
+    }
+
+    fn stop(&mut self) -> Result<Stopped, SaveError> {
+        let positions = self.queues.iter().map(Virtqueue::position).collect();
+        Ok(Stopped { positions, device: None })
     }
 }
 

@@ -191,6 +191,31 @@ fn a_reset_in_the_middle_of_a_report_forgets_it() {
     assert_eq!(fixture.counted().0, before + 3);
 }
 
+#[test]
+fn a_report_that_was_begun_is_done_by_the_device_that_goes_on() {
+    let all = (HEAP, (MEMORY - HEAP) as u32, true);
+    for anew in [false, true] {
+        let mut fixture = Fixture::new();
+        fixture.driver.add(REPORTING, &[all; 32]);
+        fixture.driver.kick(REPORTING);
+        fixture.driver.pump_once();
+        let state = fixture.driver.transport().save().unwrap();
+        fixture.driver.poke(MEMORY - PAGE as u64, &[7; PAGE]);
+        fixture.driver.settle();
+        assert_eq!(fixture.driver.used(REPORTING), [], "nothing happens to a saved device");
+        assert_eq!(fixture.counted().0, (REPORTED_AT_ONCE / PAGE) as u64);
+        if anew {
+            fixture.driver.restore(Balloon::new(), &state).unwrap();
+        } else {
+            fixture.driver.transport().resume();
+        }
+        fixture.driver.settle();
+        assert_eq!(fixture.driver.used(REPORTING), [(0, 0)]);
+        assert!(fixture.is_zero(MEMORY - PAGE as u64, PAGE));
+        assert_eq!(fixture.driver.register(0x60), 1);
+    }
+}
+
 /// How much of `memory` is a copy that belongs to this process alone, in pages (proc(5), `/proc/self/pagemap`, bits 61 and 63).
 fn private_pages(memory: &GuestMemory) -> usize {
     let pagemap = std::fs::File::open("/proc/self/pagemap").unwrap();
