@@ -1,11 +1,13 @@
 //! The command line of `bulkhead`, as clap reads it and `--help` shows it.
 
 mod container;
+mod template;
 mod verbs;
 
 use clap::{Args, Parser, Subcommand};
 
 pub use container::{ContainerArgs, CreateArgs, RunArgs};
+pub use template::{TemplateCommand, TemplateCreateArgs};
 pub use verbs::{
     AttachArgs, CpArgs, ExecArgs, InspectArgs, KillArgs, LogsArgs, Names, PsArgs, RenameArgs,
     RestartArgs, RmArgs, StartArgs, StatsArgs, StopArgs, TopArgs,
@@ -28,9 +30,12 @@ FILES AND ENVIRONMENT
   BULKHEAD_KERNEL        the guest's kernel               [vmlinux]
   BULKHEAD_INITRD        the guest's agent                [bulkhead-initrd.cpio]
   BULKHEAD_VMM           the virtual machine monitor      [bulkhead-vmm]
+  BULKHEAD_TEMPLATE      auto, never or require           [auto]
+  BULKHEAD_TEMPLATES     templates of microVMs            [/var/lib/bulkhead/templates]
   BULKHEAD_BOOT_TIMEOUT  seconds a guest has to answer    [180]
   BULKHEAD_KVM           auto, hardware or software       [auto]
-  The last three files are looked for beside this program, then in /usr/lib/bulkhead.";
+  The two of templates are `mode` and `directory` in the file's section [template], where `max` is how many are kept [16].
+  The kernel, the agent and the VMM are looked for beside this program, then in /usr/lib/bulkhead.";
 
 /// Runs OCI containers, each in its own microVM.
 ///
@@ -90,6 +95,9 @@ pub enum Command {
     /// Import, list and remove images
     #[command(subcommand, arg_required_else_help = true)]
     Image(ImageCommand),
+    /// Make, list and remove templates, of which microVMs are clones
+    #[command(subcommand, arg_required_else_help = true)]
+    Template(TemplateCommand),
     /// Keep a container (for this program itself)
     #[command(hide = true)]
     Keeper(KeeperArgs),

@@ -15,4 +15,5 @@ pub mod session;
 pub mod settings;
 pub mod size;
 pub mod stdio;
+pub mod template;
 pub mod timeline;

@@ -10,7 +10,10 @@ use std::{
 use bulkhead_vmm::api::Backend;
 use serde::{Deserialize, Serialize};
 
-use crate::size::MemorySize;
+use crate::{
+    size::MemorySize,
+    template::{self, Mode, Templates},
+};
 
 /// The annotation of a bundle that chooses its isolation, where [`Settings::allow_annotations`] has it.
 pub const ISOLATION_ANNOTATION: &str = "dev.bulkhead.isolation";
@@ -73,6 +76,7 @@ struct File {
     allow_annotations: Option<Vec<String>>,
     memory: Option<MemorySize>,
     log: Option<LogLimits>,
+    template: Option<template::Section>,
 }
 
 /// What separates a container from this host.
@@ -148,6 +152,8 @@ pub struct Settings {
     pub memory: MemorySize,
     /// How much of what a container writes is kept.
     pub log: LogLimits,
+    /// When microVMs are clones, and of what.
+    pub template: Templates,
     kernel: Option<PathBuf>,
     initrd: Option<PathBuf>,
     vmm: Option<PathBuf>,
@@ -196,10 +202,12 @@ impl Settings {
             }
             _ => file.isolation.unwrap_or_default(),
         };
+        let data = variable("BULKHEAD_DATA").or(file.data).unwrap_or_else(|| {
+            if root { "/var/lib/bulkhead".into() } else { home(".local/share/bulkhead") }
+        });
         Ok(Self {
-            data: variable("BULKHEAD_DATA").or(file.data).unwrap_or_else(|| {
-                if root { "/var/lib/bulkhead".into() } else { home(".local/share/bulkhead") }
-            }),
+            template: templates(file.template.unwrap_or_default(), &data)?,
+            data,
             run: variable("BULKHEAD_RUN").or(file.run).unwrap_or_else(|| {
                 match env::var_os("XDG_RUNTIME_DIR") {
                     Some(runtime) if !root => Path::new(&runtime).join("bulkhead"),
@@ -219,6 +227,12 @@ impl Settings {
         })
     }
 
+    /// Whether a bundle may set this annotation as it likes.
+    #[must_use]
+    pub fn allows(&self, annotation: &str) -> bool {
+        self.allow_annotations.iter().any(|allowed| allowed == annotation)
+    }
+
     /// Lets a command that runs in another directory have the same settings.
     pub fn export(&self, command: &mut Command) {
         let paths = [
@@ -227,7 +241,9 @@ impl Settings {
             ("BULKHEAD_KERNEL", self.kernel.as_ref()),
             ("BULKHEAD_INITRD", self.initrd.as_ref()),
             ("BULKHEAD_VMM", self.vmm.as_ref()),
+            ("BULKHEAD_TEMPLATES", Some(&self.template.directory)),
         ];
+        command.env("BULKHEAD_TEMPLATE", self.template.mode.name());
         for (name, path) in paths {
             if let Some(path) = path.and_then(|path| std::path::absolute(path).ok()) {
                 command.env(name, path);
@@ -258,6 +274,30 @@ impl Settings {
     pub fn vmm(&self) -> Result<PathBuf, SettingsError> {
         find(self.vmm.as_deref(), "the VMM", "bulkhead-vmm", "BULKHEAD_VMM")
     }
+}
+
+/// The mode that `BULKHEAD_TEMPLATE` says.
+pub(crate) fn template_variable() -> Result<Option<Mode>, SettingsError> {
+    let name = "BULKHEAD_TEMPLATE";
+    match env::var_os(name).filter(|value| !value.is_empty()) {
+        None => Ok(None),
+        Some(value) => {
+            let value = value.to_string_lossy().into_owned();
+            let need = "auto, never or require";
+            let mode = Mode::from_name(&value);
+            mode.map(Some).ok_or(SettingsError::Variable { name, value, need })
+        }
+    }
+}
+
+fn templates(section: template::Section, data: &Path) -> Result<Templates, SettingsError> {
+    let directory = variable("BULKHEAD_TEMPLATES").or(section.directory);
+    Ok(Templates {
+        // Machines cannot be saved yet.
+        mode: template_variable()?.or(section.mode).unwrap_or(Mode::Never),
+        directory: directory.unwrap_or_else(|| data.join("templates")),
+        max: section.max.unwrap_or(template::MAX),
+    })
 }
 
 fn read_file(path: &Path) -> Result<File, SettingsError> {
@@ -320,14 +360,23 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("config.toml");
         let text = "isolation = \"host\"\nallow_annotations = [\"dev.bulkhead.isolation\"]\nmemory = \"512m\"\n\
-                    [log]\nmax_size = \"1m\"\n";
+                    [log]\nmax_size = \"1m\"\n[template]\nmode = \"require\"\nmax = 3\n";
         fs::write(&path, text).unwrap();
         let file = read_file(&path).unwrap();
         assert_eq!(file.isolation, Some(Isolation::Host));
         assert_eq!(file.allow_annotations.unwrap(), [ISOLATION_ANNOTATION]);
         assert_eq!(file.memory, Some(MemorySize(512 << 20)));
         assert_eq!(file.log, Some(LogLimits { max_size: MemorySize(1 << 20), max_file: 4 }));
-        for bad in ["isolation = \"jail\"", "memory = \"lots\"", "[log]\nmax_sizes = 1"] {
+        let templates = templates(file.template.unwrap(), Path::new("/data")).unwrap();
+        assert_eq!(templates.max.get(), 3);
+        assert!(templates.directory.ends_with("templates"));
+        for bad in [
+            "isolation = \"jail\"",
+            "memory = \"lots\"",
+            "[log]\nmax_sizes = 1",
+            "[template]\nmax = 0",
+            "[template]\nmode = \"no\"",
+        ] {
             fs::write(&path, bad).unwrap();
             assert!(read_file(&path).is_err(), "{bad}");
         }

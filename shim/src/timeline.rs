@@ -134,8 +134,15 @@ impl Timeline {
         }
     }
 
-    /// Adds the steps of such a list; what in it is none is left out.
+    /// Forgets the steps of a machine that was given up for another one.
+    pub fn start_again(&mut self) {
+        self.passed.retain(|passed| matches!(passed.step, Step::Request | Step::Prepared));
+    }
+
+    /// Adds the steps of a list of [`Timeline::records`], or of a monitor's `timeline.json`, which has it in `steps`. What in it is no
+    /// step is left out.
     pub fn merge(&mut self, records: &Value) {
+        let records = records.get("steps").unwrap_or(records);
         let number = |record: &Value, key: &str| record.get(key).and_then(Value::as_u64);
         for record in records.as_array().map(Vec::as_slice).unwrap_or_default() {
             let key = record.get("step").and_then(Value::as_str).unwrap_or_default();
@@ -219,5 +226,8 @@ mod tests {
         other.merge(&timeline.records());
         other.merge(&json!([{ "step": "no such step", "at": 1 }, 7]));
         assert_eq!(other.json(), timeline.json());
+        let mut file = Timeline::begin(1_000_000);
+        file.merge(&json!({ "steps": timeline.records(), "template": null }));
+        assert_eq!(file.json(), timeline.json());
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{EXIT_CODES, TimelineFormat};
-use crate::{settings::Isolation, size::MemorySize};
+use crate::{settings::Isolation, size::MemorySize, template::Mode};
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -113,9 +113,15 @@ pub struct ContainerArgs {
     /// Boot this kernel: an ELF vmlinux
     #[arg(long, value_name = "FILE")]
     pub kernel: Option<PathBuf>,
-    /// Append the guest's console to this file, for debugging (slows the start down)
+    /// Append the guest's console to this file, for debugging (the microVM boots then, and slowly)
     #[arg(long, value_name = "FILE")]
     pub console_log: Option<PathBuf>,
+    /// Whether the microVM is a clone of a template, which the first start of its kind makes [default: BULKHEAD_TEMPLATE, the configuration's, or auto]
+    #[arg(long, value_name = "MODE")]
+    pub template: Option<Mode>,
+    /// Use templates of this tenant only; what one tenant's template holds in memory, no other's microVM sees [default: the calling user]
+    #[arg(long, value_name = "KEY")]
+    pub tenant: Option<String>,
     /// The image: a name from `bulkhead image ls`, an image's id, oci:DIR[:TAG] or docker-archive:FILE
     pub image: String,
     /// The program and its arguments instead of the image's command
@@ -123,7 +129,7 @@ pub struct ContainerArgs {
     pub command: Vec<String>,
 }
 
-fn parse_cpus(text: &str) -> Result<f64, String> {
+pub(super) fn parse_cpus(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(cpus) if (0.01..=8192.0).contains(&cpus) => Ok(cpus),
         _ => Err("a number from 0.01 to 8192 is needed".into()),

@@ -22,6 +22,7 @@ use crate::{
     settings::{Isolation, LogLimits},
     size::MemorySize,
     stdio::{signals, window_size},
+    template::Tenant,
 };
 
 /// The smallest machine, in MiB.
@@ -144,11 +145,16 @@ fn machine(
     isolation: Isolation,
 ) -> Result<Machine, CommandError> {
     if isolation == Isolation::Host {
-        if args.kernel.is_some() || args.console_log.is_some() {
-            return Err(CommandError::Usage(
-                "--kernel and --console-log are for a microVM; leave them out with --isolation host"
-                    .into(),
-            ));
+        let given = [
+            ("--kernel", args.kernel.is_some()),
+            ("--console-log", args.console_log.is_some()),
+            ("--template", args.template.is_some()),
+            ("--tenant", args.tenant.is_some()),
+        ];
+        if let Some((flag, _)) = given.iter().find(|(_, given)| *given) {
+            return Err(CommandError::Usage(format!(
+                "{flag} is for a microVM; leave it out with --isolation host"
+            )));
         }
         if !rustix::process::geteuid().is_root() {
             return Err(CommandError::Usage(
@@ -157,13 +163,38 @@ fn machine(
         }
         return Ok(Machine::default());
     }
-    let memory_mib = args.memory.unwrap_or(context.settings.memory).mib();
+    if let Some(tenant) = &args.tenant {
+        Tenant::new(Some(tenant))?;
+    }
+    let memory_mib = machine_memory(args.memory.unwrap_or(context.settings.memory))?;
+    let vcpus = machine_cpus(args.cpus)?;
+    let absolute = |path: &Option<std::path::PathBuf>| {
+        path.as_deref().and_then(|path: &Path| std::path::absolute(path).ok())
+    };
+    Ok(Machine {
+        memory_mib,
+        vcpus,
+        kernel: absolute(&args.kernel),
+        console_log: absolute(&args.console_log),
+        template: args.template,
+        tenant: args.tenant.clone(),
+    })
+}
+
+/// A microVM's memory in MiB.
+pub(super) fn machine_memory(size: MemorySize) -> Result<u64, CommandError> {
+    let memory_mib = size.mib();
     if memory_mib < MIN_MEMORY {
         return Err(CommandError::Usage(format!(
             "--memory {memory_mib} MiB is too small: a microVM needs {MIN_MEMORY}m or more"
         )));
     }
-    let cpus = args.cpus.unwrap_or(1.0);
+    Ok(memory_mib)
+}
+
+/// A microVM's processors, for a container that may use so many.
+pub(super) fn machine_cpus(cpus: Option<f64>) -> Result<u8, CommandError> {
+    let cpus = cpus.unwrap_or(1.0);
     if cpus > MAX_VCPUS {
         return Err(CommandError::Usage(format!(
             "--cpus {cpus} is too many: a microVM has {MAX_VCPUS} at most"
@@ -174,16 +205,7 @@ fn machine(
         clippy::cast_sign_loss,
         reason = "from 0.01 to 8, which was checked"
     )]
-    let vcpus = cpus.ceil() as u8;
-    let absolute = |path: &Option<std::path::PathBuf>| {
-        path.as_deref().and_then(|path: &Path| std::path::absolute(path).ok())
-    };
-    Ok(Machine {
-        memory_mib,
-        vcpus,
-        kernel: absolute(&args.kernel),
-        console_log: absolute(&args.console_log),
-    })
+    Ok(cpus.ceil() as u8)
 }
 
 /// The container's own limit, in bytes.

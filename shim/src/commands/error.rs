@@ -9,6 +9,7 @@ use crate::{
     sandbox::SandboxError,
     session::SessionError,
     settings::SettingsError,
+    template::TemplateError,
 };
 
 /// Why a verb failed.
@@ -58,6 +59,9 @@ pub enum CommandError {
     /// A program that could not be run in a container.
     #[error(transparent)]
     Exec(LifecycleError),
+    /// A template.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
     /// The session.
     #[error(transparent)]
     Session(#[from] SessionError),

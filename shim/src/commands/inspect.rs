@@ -3,7 +3,7 @@
 use super::{
     CommandError, chain,
     context::{Context, say, warn},
-    template,
+    format,
     view::View,
 };
 use crate::cli::InspectArgs;
@@ -26,7 +26,7 @@ pub(super) fn inspect(args: &InspectArgs) -> Result<u8, CommandError> {
     match &args.format {
         Some(text) => {
             for value in &found {
-                say(&template::fill(text, value).map_err(CommandError::Usage)?)?;
+                say(&format::fill(text, value).map_err(CommandError::Usage)?)?;
             }
         }
         None => {

@@ -7,6 +7,7 @@ mod create;
 mod ended;
 mod error;
 mod exec;
+mod format;
 mod image;
 mod inspect;
 mod kill;
@@ -54,6 +55,7 @@ pub fn run_command(command: &Command, started: u64) -> Result<u8, CommandError> 
         Command::Pause(args) => pause::pause(args),
         Command::Unpause(args) => pause::unpause(args),
         Command::Image(command) => image::image(command).map(|()| 0),
+        Command::Template(command) => template::template(command),
         Command::Keeper(args) if args.keep => Ok(keeper::keep(&args.id).map(|()| 0)?),
         Command::Keeper(args) => Ok(keeper::guard(&args.id).map(|()| 0)?),
     }

@@ -2,7 +2,7 @@
 
 use super::{
     CommandError,
-    context::{Context, for_each, say},
+    context::{Context, for_each, say, warn},
     run::{exit_code, finish, report},
     stop::stop_one,
 };
@@ -14,7 +14,7 @@ use crate::{
         frames::{Frame, FromKeeper, Hello},
         launch,
     },
-    session::{Outcome, Plan, Session, SessionError},
+    session::{Outcome, Plan, Session, SessionError, note},
     timeline::{self, Timeline},
 };
 
@@ -76,6 +76,8 @@ pub(super) fn wait_for_start(mut launched: Launched) -> Result<(), CommandError>
         match FromKeeper::receive(&mut launched.socket) {
             Ok(Some(FromKeeper::Started(_) | FromKeeper::Ended(_))) => return Ok(()),
             Ok(Some(FromKeeper::Failed(failed))) => return Err(CommandError::Failed(failed)),
+            Ok(Some(FromKeeper::Warning(text))) => warn(&text),
+            Ok(Some(FromKeeper::Note(text))) => note(&text),
             Ok(Some(_)) => {}
             Ok(None) | Err(_) => return Err(SessionError::Lost.into()),
         }

@@ -1,65 +1,139 @@
-//! The part of Go's templates that people type after `inspect -f`: `{{.A.B}}` and `{{json .A}}`.
+//! `bulkhead template ls|create|rm|prune`.
 
-use serde_json::Value;
+use std::io::{self, Write};
 
-/// Fills in the fields of `value`.
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{
+    CommandError,
+    context::{for_each, say},
+    create::{machine_cpus, machine_memory},
+    table::{Table, ago},
+};
+use crate::{
+    cli::{TemplateCommand, TemplateCreateArgs},
+    session::note,
+    settings::Settings,
+    size,
+    template::{self, Entry, Machine, Shape, Store, Tenant},
+};
+
+/// Does what `command` says.
 ///
 /// # Errors
-/// A template that asks for more, or for a field that is not there.
-pub(super) fn fill(text: &str, value: &Value) -> Result<String, String> {
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("{{") {
-        let (inside, after) =
-            after.split_once("}}").ok_or_else(|| format!("-f {text}: a }}}} is missing"))?;
-        out.push_str(before);
-        let words: Vec<&str> = inside.split_whitespace().collect();
-        match words.as_slice() {
-            ["json", path] => out.push_str(&find(path, value)?.to_string()),
-            [path] => out.push_str(&plain(find(path, value)?)),
-            _ => {
-                return Err(format!(
-                    "-f {{{{{inside}}}}}: {{{{.Field}}}} or {{{{json .Field}}}} is needed"
-                ));
+/// [`CommandError`].
+pub(super) fn template(command: &TemplateCommand) -> Result<u8, CommandError> {
+    let settings = Settings::load()?;
+    let store = Store::open(&settings.template)?;
+    match command {
+        TemplateCommand::Ls { json, quiet } => {
+            let entries = store.list();
+            let out = &mut io::stdout().lock();
+            match (json, quiet) {
+                (true, _) => {
+                    writeln!(out, "{}", Value::Array(entries.iter().map(described).collect()))?;
+                }
+                (_, true) => entries.iter().try_for_each(|entry| writeln!(out, "{}", entry.key))?,
+                _ => table(&entries).write(out)?,
             }
         }
-        rest = after;
-    }
-    out.push_str(rest);
-    Ok(out)
-}
-
-fn find<'v>(path: &str, value: &'v Value) -> Result<&'v Value, String> {
-    let missing = || format!("-f: there is no field {path}");
-    let names = path.strip_prefix('.').ok_or_else(missing)?;
-    let names = names.split('.').filter(|name| !name.is_empty());
-    names.into_iter().try_fold(value, |value, name| value.get(name)).ok_or_else(missing)
-}
-
-fn plain(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Null => String::new(),
-        other => other.to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn fields_are_filled_in() {
-        let value = json!({ "State": { "ExitCode": 7, "Error": "" }, "Name": "web" });
-        let filled = |text| fill(text, &value);
-        assert_eq!(filled("{{.Name}} {{ .State.ExitCode }}!").unwrap(), "web 7!");
-        assert_eq!(filled("{{json .State}}").unwrap(), "{\"Error\":\"\",\"ExitCode\":7}");
-        assert_eq!(filled("{{json .Name}}").unwrap(), "\"web\"");
-        assert_eq!(filled("plain").unwrap(), "plain");
-        for bad in ["{{.Nope}}", "{{.Name", "{{range .Mounts}}", "{{Name}}"] {
-            assert!(filled(bad).is_err(), "{bad}");
+        TemplateCommand::Create(args) => create(&settings, &store, args)?,
+        TemplateCommand::Rm { keys } => {
+            return Ok(for_each(keys, |beginning| {
+                let key = store.find(beginning)?;
+                store.remove(&key, settings.boot_timeout)?;
+                say(key.as_str())
+            }));
+        }
+        TemplateCommand::Prune { all } => {
+            store.prune(*all).iter().try_for_each(|key| say(key.as_str()))?;
         }
     }
+    Ok(0)
+}
+
+fn create(
+    settings: &Settings,
+    store: &Store,
+    args: &TemplateCreateArgs,
+) -> Result<(), CommandError> {
+    let shape = Shape::of(&Machine {
+        kernel: args.kernel.clone().map_or_else(|| settings.kernel(), Ok)?,
+        initrd: settings.initrd()?,
+        vmm: settings.vmm()?,
+        vcpus: machine_cpus(args.cpus)?,
+        memory_mib: machine_memory(args.memory.unwrap_or(settings.memory))?,
+        backend: settings.backend,
+        tenant: Tenant::new(args.tenant.as_deref())?,
+    })?;
+    store.forgive(&shape.key()?);
+    let tell = |step: template::Step| {
+        if !args.quiet {
+            note(&step.to_string());
+        }
+    };
+    let held = template::obtain(settings, store, &shape, &tell)?;
+    say(held.key.as_str())
+}
+
+/// Ready, outdated or damaged, and why the latter.
+fn state(entry: &Entry) -> (&'static str, Option<&str>) {
+    match &entry.metadata {
+        Ok(_) if entry.current => ("ready", None),
+        Ok(_) => ("outdated", None),
+        Err(why) => ("damaged", Some(why)),
+    }
+}
+
+fn described(entry: &Entry) -> Value {
+    let (state, why) = state(entry);
+    let mut value = json!({
+        "key": entry.key, "state": state, "disk": entry.disk, "used": entry.used,
+    });
+    if let Some(why) = why {
+        value["error"] = why.into();
+    }
+    if let Ok(metadata) = &entry.metadata {
+        let shape = &metadata.shape;
+        let more = [
+            ("tenant", json!(shape.tenant)),
+            ("vcpus", json!(shape.vcpus)),
+            ("memory_mib", json!(shape.memory_mib)),
+            ("kernel", json!(shape.kernel())),
+            ("initrd", json!(shape.initrd())),
+            ("guest_kernel", json!(metadata.ready.kernel)),
+            ("made", json!(metadata.made)),
+            ("took_ms", json!(metadata.took_ms)),
+            ("instructions", json!(metadata.instructions)),
+        ];
+        more.into_iter().for_each(|(name, field)| value[name] = field);
+    }
+    value
+}
+
+fn since(time: Timestamp) -> String {
+    format!("{} ago", ago(time, Timestamp::now()))
+}
+
+fn table(entries: &[Entry]) -> Table {
+    let mut table =
+        Table::new(&["KEY", "TENANT", "CPUS", "MEMORY", "DISK", "MADE", "USED", "STATE"]);
+    for entry in entries {
+        let (state, why) = state(entry);
+        let of = |field: fn(&template::Metadata) -> String| {
+            entry.metadata.as_ref().map_or_else(|_| "-".into(), field)
+        };
+        table.row(vec![
+            entry.key.short().to_owned(),
+            of(|metadata| metadata.shape.tenant.to_string()),
+            of(|metadata| metadata.shape.vcpus.to_string()),
+            of(|metadata| format!("{} MiB", metadata.shape.memory_mib)),
+            size::human(entry.disk),
+            of(|metadata| since(metadata.made)),
+            entry.used.map_or_else(|| "-".into(), since),
+            why.map_or_else(|| state.to_owned(), |why| format!("{state}: {why}")),
+        ]);
+    }
+    table
 }

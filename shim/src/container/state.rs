@@ -5,7 +5,10 @@ use std::{fs, path::PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::settings::{Isolation, LogLimits};
+use crate::{
+    settings::{Isolation, LogLimits},
+    template::Mode,
+};
 
 /// What a container is made of, beside its OCI configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -57,6 +60,12 @@ pub struct Machine {
     pub kernel: Option<PathBuf>,
     /// Where the guest's console goes.
     pub console_log: Option<PathBuf>,
+    /// Whether it is a clone of a template; absent: as the settings say.
+    #[serde(default)]
+    pub template: Option<Mode>,
+    /// Whose templates it may be a clone of; absent: the user's.
+    #[serde(default)]
+    pub tenant: Option<String>,
 }
 
 /// What a container does, as docker names it. Whether it is paused is its sandbox's to know.

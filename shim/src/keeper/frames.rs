@@ -61,6 +61,8 @@ pub enum FromKeeper {
     Taken(u32),
     /// Something for a person's eyes.
     Warning(String),
+    /// Why the start takes a while, for a person who watches it.
+    Note(String),
     /// The container has ended and everything of it that goes with its end has gone. Always last.
     Ended(Ended),
 }
@@ -194,6 +196,7 @@ impl Frame for FromKeeper {
             Self::Error(bytes) => (b'E', bytes.clone()),
             Self::Taken(count) => (b'T', json(count)),
             Self::Warning(text) => (b'W', text.clone().into_bytes()),
+            Self::Note(text) => (b'N', text.clone().into_bytes()),
             Self::Ended(ended) => (b'X', json(ended)),
         }
     }
@@ -207,6 +210,7 @@ impl Frame for FromKeeper {
             b'E' => Self::Error(payload.to_vec()),
             b'T' => Self::Taken(parse(payload)?),
             b'W' => Self::Warning(String::from_utf8(payload.to_vec()).ok()?),
+            b'N' => Self::Note(String::from_utf8(payload.to_vec()).ok()?),
             b'X' => Self::Ended(parse(payload)?),
             _ => return None,
         })

@@ -14,7 +14,7 @@ use crate::{
     container::{Definition, Place, Registry, root},
     lifecycle::{CreateOptions, LifecycleError},
     logs::LogWriter,
-    sandbox::{Config, Isolation, MachineOptions, Root},
+    sandbox::{Config, Isolation, MachineOptions, Root, Wish},
     settings::Settings,
     timeline::{Step, Timeline},
 };
@@ -37,6 +37,7 @@ pub(super) fn make(
     place: &Place,
     definition: &Definition,
     timeline: &mut Timeline,
+    note: &dyn Fn(&str),
 ) -> Result<Running, KeeperError> {
     // Whatever an earlier keeper could not remove.
     registry.clear(&place.id)?;
@@ -75,6 +76,11 @@ pub(super) fn make(
         no_pivot: false,
         no_new_keyring: false,
         systemd_cgroup: false,
+        template: Wish {
+            mode: definition.machine.template,
+            tenant: definition.machine.tenant.as_deref(),
+            tell: &|step| step.note().into_iter().for_each(|text| note(&text)),
+        },
     });
     Ends::leave().map_err(KeeperError::io("close pipes"))?;
     if definition.isolation == Isolation::Host {

@@ -103,7 +103,11 @@ fn run(
     // Nobody may be there to hear it, which is no reason to stop.
     let _ = FromKeeper::Claimed(Claimed { keeper: std::process::id() }).send(&mut socket);
     let Kept { registry, place, definition, timeline, .. } = &mut kept;
-    let made = make(settings, registry, place, definition, timeline);
+    let note = |text: &str| {
+        // As above.
+        let _ = FromKeeper::Note(text.to_owned()).send(&mut &socket);
+    };
+    let made = make(settings, registry, place, definition, timeline, &note);
     let running = match made {
         Ok(running) => running,
         Err(error) => {

@@ -13,7 +13,7 @@ use super::{
     state::State,
     time,
 };
-use crate::sandbox::{self, Config, Create, Created, Isolation, Root, Spawned};
+use crate::sandbox::{self, Config, Create, Created, Isolation, Root, Spawned, Wish};
 
 /// What a container is made of.
 #[derive(Debug)]
@@ -40,6 +40,8 @@ pub struct CreateOptions<'a> {
     pub no_new_keyring: bool,
     /// `linux.cgroupsPath` has systemd's form.
     pub systemd_cgroup: bool,
+    /// Whether its microVM is a clone, and of what.
+    pub template: Wish<'a>,
 }
 
 pub(super) fn create(
@@ -94,6 +96,7 @@ fn fill(container: &mut Container, options: &CreateOptions<'_>) -> Result<Spawne
             no_pivot: options.no_pivot,
             no_new_keyring: options.no_new_keyring,
             systemd_cgroup: options.systemd_cgroup,
+            template: options.template,
         },
     )?;
     let Created { record, process, warnings } = made;

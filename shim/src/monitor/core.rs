@@ -19,8 +19,10 @@ use rustix::{
     event::epoll::EventFlags,
     fs::{AtFlags, Mode, OFlags, openat, unlinkat},
 };
+use serde_json::json;
 
 use super::{
+    awakening::Awakening,
     clients::{ClientId, Clients},
     ending::Ending,
     execs::Execs,
@@ -35,7 +37,7 @@ use super::{
     signals, terminal, view,
 };
 use crate::{
-    sandbox::vm::{ENDED, Ended, Record},
+    sandbox::vm::{ENDED, Ended, Identity, Record},
     timeline::{Step, Timeline},
 };
 
@@ -72,6 +74,8 @@ pub(super) enum Phase {
 /// What an answer of the agent is for.
 #[derive(Debug)]
 pub(super) enum Owed {
+    /// The clone is awake.
+    Awaken,
     /// The container is made.
     Create,
     /// Its program runs.
@@ -97,7 +101,7 @@ pub(super) enum Owed {
 pub(super) struct Monitor<'a> {
     pub(super) plan: &'a Plan,
     /// The state directory.
-    files: BorrowedFd<'a>,
+    pub(super) files: BorrowedFd<'a>,
     pub(super) poll: Poll,
     pub(super) machine: Machine,
     pub(super) guest: Guest,
@@ -112,12 +116,13 @@ pub(super) struct Monitor<'a> {
     pub(super) oom_killed: bool,
     /// It was killed: its processors must run until it has ended.
     pub(super) doomed: Option<Instant>,
-    timeline: Timeline,
+    pub(super) timeline: Timeline,
     signals: OwnedFd,
     caller: Option<OwnedFd>,
-    record: Option<Record>,
-    boot_deadline: Instant,
-    agent_gone: Option<(Instant, String)>,
+    pub(super) record: Option<Record>,
+    pub(super) boot_deadline: Instant,
+    pub(super) agent_gone: Option<(Instant, String)>,
+    pub(super) awakening: Awakening,
 }
 
 /// Runs a container from its machine's start to its program's end; returns the exit code. `caller` is the writing end of
@@ -158,7 +163,7 @@ pub(crate) fn run(plan: &Plan, caller: OwnedFd) -> u8 {
 }
 
 /// One line for the administrator.
-fn log(files: impl AsFd, line: &impl std::fmt::Display) {
+pub(super) fn log(files: impl AsFd, line: &impl std::fmt::Display) {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::CLOEXEC;
     let file = openat(files, LOG, flags, Mode::from_raw_mode(0o600)).map(File::from);
     // Nobody to tell when this fails.
@@ -188,17 +193,18 @@ impl<'a> Monitor<'a> {
         poll.add(&signals, Source::Signal, EventFlags::IN)?;
         let relays = Relays::new()?;
         poll.add(relays.wake(), Source::Relay, EventFlags::IN)?;
-        let sockets = plan.directory.join(VSOCK_DIRECTORY);
+        let sockets = plan.sockets();
         std::fs::create_dir_all(&sockets).map_err(to(format!("make {}", sockets.display())))?;
         let guest = Guest::listen(&sockets, VSOCK_NAME, &poll)?;
         let clients = Clients::listen(&plan.directory, &poll)?;
         for note in &plan.notes {
             log(files, note);
         }
-        let machine = Machine::start(&plan.vmm, &plan.machine, plan.directory.join(LOG))?;
+        let config = plan.template.as_ref().map_or(&plan.machine, |template| &template.machine);
+        let machine = Machine::start(&plan.vmm, config, plan.directory.join(LOG))?;
         timeline.pass(Step::VmmSpawned);
         poll.add(machine.wake(), Source::Vmm, EventFlags::IN)?;
-        record.vmm = crate::sandbox::vm::Identity::of(machine.pid().cast_signed());
+        record.vmm = machine.pid().and_then(Identity::of);
         Ok(Self {
             plan,
             files,
@@ -220,6 +226,7 @@ impl<'a> Monitor<'a> {
             record: Some(record),
             boot_deadline: Instant::now() + plan.boot_timeout,
             agent_gone: None,
+            awakening: Awakening::of(plan),
         })
     }
 
@@ -228,12 +235,19 @@ impl<'a> Monitor<'a> {
             if let Some(code) = self.ended()? {
                 return Ok(code);
             }
-            let deadline = self.deadlines()?;
-            for (source, flags) in self.poll.wait(deadline)? {
-                self.event(source, flags)?;
+            if let Err(fault) = self.turn() {
+                self.boot_instead(fault)?;
             }
             self.rest();
         }
+    }
+
+    fn turn(&mut self) -> Result<(), Fault> {
+        let deadline = self.deadlines()?;
+        for (source, flags) in self.poll.wait(deadline)? {
+            self.event(source, flags)?;
+        }
+        Ok(())
     }
 
     fn event(&mut self, source: Source, flags: EventFlags) -> Result<(), Fault> {
@@ -250,7 +264,11 @@ impl<'a> Monitor<'a> {
                     self.news(news)?;
                 }
             }
-            Source::Control => self.guest.accept(&self.poll)?,
+            Source::Control => {
+                if self.guest.accept(&self.poll)? {
+                    self.awaken()?;
+                }
+            }
             Source::Agent => self.agent(flags)?,
             Source::Streams => self.guest.accept_stream(&self.poll),
             Source::Hello(id) => {
@@ -307,7 +325,10 @@ impl<'a> Monitor<'a> {
                 return Ok(());
             }
             News::Said(FromVmm::Response { .. }) => return Ok(()),
-            News::Said(FromVmm::Ended(End::Failed(why))) => printable(&why),
+            News::Said(FromVmm::Ended(End::Failed(why))) => {
+                self.awakening.refused();
+                printable(&why)
+            }
             News::Said(FromVmm::Ended(end)) => end.to_string(),
             News::Gone(last) => {
                 // Its eventfd has rung for the last time.
@@ -352,10 +373,7 @@ impl<'a> Monitor<'a> {
             Message::Ready(ready) if ready.version != VERSION => Err(Fault::Version(ready.version)),
             Message::Ready(_) if matches!(self.phase, Phase::Booting) => {
                 self.timeline.pass(Step::AgentReady);
-                self.phase = Phase::Creating;
-                let create = self.create();
-                self.ask(Call::Create(Box::new(create)), Owed::Create)
-                    .map_err(|failure| Fault::Agent(failure.message))
+                self.ask_to_create()
             }
             Message::Ready(_) => Ok(()),
             Message::Reply { seq, result } => {
@@ -364,6 +382,7 @@ impl<'a> Monitor<'a> {
                     message: printable(&failure.message),
                 });
                 match self.owed.remove(&seq) {
+                    Some(Owed::Awaken) => self.awake(result),
                     Some(Owed::Create) => self.created(result),
                     Some(owed) => {
                         self.reply(owed, result);
@@ -397,15 +416,18 @@ impl<'a> Monitor<'a> {
         }
     }
 
-    fn create(&self) -> Create {
-        Create {
+    pub(super) fn ask_to_create(&mut self) -> Result<(), Fault> {
+        self.phase = Phase::Creating;
+        let create = Create {
             container: self.plan.id.clone(),
             spec: self.plan.guest.clone(),
             root: self.plan.root.clone(),
             stdio: self.stdio(),
             shares: self.plan.machine.shares.iter().map(|share| share.tag.clone()).collect(),
             bundle: self.plan.bundle.clone(),
-        }
+        };
+        self.ask(Call::Create(Box::new(create)), Owed::Create)
+            .map_err(|failure| Fault::Agent(failure.message))
     }
 
     /// The container's own streams. What is `/dev/null` here is so in the guest, without a stream.
@@ -440,7 +462,8 @@ impl<'a> Monitor<'a> {
         if let Some(caller) = self.caller.take() {
             self.poll.remove(&caller);
             if let Some(record) = self.record.take() {
-                tell(caller, &Outcome::Created(record));
+                let (warnings, unfit) = self.awakening.take_news();
+                tell(caller, &Outcome::Created { record, warnings, unfit });
             }
         }
         // The specifications are not needed any more, and nothing as big will be.
@@ -512,7 +535,11 @@ impl<'a> Monitor<'a> {
         if let Some(at) = self.relays.first_output() {
             self.timeline.pass_at(Step::FirstOutput, at, None);
         }
-        place::write(self.files, "timeline.json", &self.timeline.records());
+        let timeline = json!({
+            "steps": self.timeline.records(),
+            "template": self.awakening.clone_of(),
+        });
+        place::write(self.files, "timeline.json", &timeline);
     }
 
     /// The program has ended.

@@ -39,6 +39,16 @@ pub(super) enum Fault {
     /// The container was killed and its guest does not say that it ended.
     #[error("the guest did not end the container after it was killed")]
     Unkillable,
+    /// Only a clone was wanted.
+    #[error(
+        "the clone of template {key} failed: {why} (`bulkhead template rm {key}` makes room for another one; --template auto boots instead)"
+    )]
+    Clone {
+        /// The template.
+        key: String,
+        /// Why.
+        why: String,
+    },
     /// The VMM could not be started.
     #[error("{}", chain(.0))]
     Vmm(#[from] ClientError),
@@ -79,7 +89,7 @@ impl From<io::Error> for Fault {
     }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
@@ -87,7 +97,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// What came out of a guest, fit for a terminal: one line without control characters, cut at 1,000 characters.
-pub(super) fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars().take(1000).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 

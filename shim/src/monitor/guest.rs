@@ -67,16 +67,17 @@ impl Guest {
         Ok(Self { control, streams, agent: None, seq: 0, hellos: BTreeMap::new(), last_hello: 0 })
     }
 
-    /// Takes the agent's connection, the first one.
-    pub(super) fn accept(&mut self, poll: &Poll) -> io::Result<()> {
-        let Ok((stream, _)) = self.control.accept() else { return Ok(()) };
-        if self.agent.is_none() {
+    /// Takes the agent's connection, the first one; true when this was it.
+    pub(super) fn accept(&mut self, poll: &Poll) -> io::Result<bool> {
+        let Ok((stream, _)) = self.control.accept() else { return Ok(false) };
+        let first = self.agent.is_none();
+        if first {
             let wire = Wire::new(stream, MAX_FROM_AGENT, MOST_UNSENT)?;
             poll.add(wire.socket(), Source::Agent, EventFlags::IN)?;
             self.agent = Some(wire);
             poll.remove(&self.control);
         }
-        Ok(())
+        Ok(first)
     }
 
     /// Sends a request; its number comes back in the reply.

@@ -29,7 +29,8 @@ const STACK: usize = 128 << 10;
 /// A running VMM. Dropping it ends the machine.
 #[derive(Debug)]
 pub(super) struct Machine {
-    vmm: Vmm,
+    /// None: it was ended.
+    vmm: Option<Vmm>,
     heard: Receiver<FromVmm>,
     wake: Arc<OwnedFd>,
     log: PathBuf,
@@ -61,7 +62,7 @@ impl Machine {
             .stack_size(STACK)
             .spawn(move || hear(messages, say, &bell))
             .map_err(to("start a thread"))?;
-        Ok(Self { vmm, heard, wake, log })
+        Ok(Self { vmm: Some(vmm), heard, wake, log })
     }
 
     /// Readable when there is news.
@@ -69,9 +70,14 @@ impl Machine {
         self.wake.as_fd()
     }
 
-    /// The VMM's process.
-    pub(super) fn pid(&self) -> u32 {
-        self.vmm.pid()
+    /// The VMM's process, if it was not ended.
+    pub(super) fn pid(&self) -> Option<i32> {
+        self.vmm.as_ref().map(|vmm| vmm.pid().cast_signed())
+    }
+
+    /// Ends it and waits until it is gone.
+    pub(super) fn end(&mut self) {
+        self.vmm = None;
     }
 
     /// All news.
@@ -92,7 +98,8 @@ impl Machine {
 
     /// Stops or continues the virtual CPUs. A VMM that is gone says so by itself.
     pub(super) fn run(&mut self, on: bool) -> Result<(), ClientError> {
-        self.vmm.request(if on { RequestKind::Resume } else { RequestKind::Pause }).map(drop)
+        let Some(vmm) = &mut self.vmm else { return Ok(()) };
+        vmm.request(if on { RequestKind::Resume } else { RequestKind::Pause }).map(drop)
     }
 
     /// The last line of the log.
@@ -118,7 +125,7 @@ fn hear(mut messages: Messages, say: SyncSender<FromVmm>, bell: &OwnedFd) {
 }
 
 /// The last line of a log, of its last 4 KiB at most.
-fn last_line(path: &Path) -> Option<String> {
+pub(crate) fn last_line(path: &Path) -> Option<String> {
     let mut file = File::open(path).ok()?;
     let length = fs::metadata(path).ok()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(4096))).ok()?;

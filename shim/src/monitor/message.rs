@@ -99,7 +99,14 @@ pub(crate) enum State {
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Outcome {
     /// The container waits for its start.
-    Created(crate::sandbox::vm::Record),
+    Created {
+        /// For whoever reaches it later.
+        record: crate::sandbox::vm::Record,
+        /// What the user should know.
+        warnings: Vec<String>,
+        /// The machine could not go on from its template, but could boot: the template is of no use.
+        unfit: bool,
+    },
     /// It could not be made, and nothing is left of it.
     Failed(Failure),
 }

@@ -7,9 +7,12 @@
 //!    +------ any fault -------+---> nothing left  +------------------+--> draining -> syncing -> over
 //! ```
 //!
+//! A clone is creating as soon as its agent's connection is there; a fault before the agent's first answer makes it booting.
+//!
 //! One event loop owns all of it: the VMM, the agent, the clients of its socket, signals. Threads only copy the
 //! container's standard streams and read what the VMM says.
 
+mod awakening;
 mod clients;
 mod core;
 mod ending;
@@ -31,6 +34,8 @@ mod view;
 pub(crate) mod wire;
 
 pub(crate) use self::{
-    core::{VSOCK_DIRECTORY, VSOCK_NAME, run},
+    core::{LOG, VSOCK_DIRECTORY, VSOCK_NAME, run},
+    fault::{chain, printable},
+    machine::last_line,
     place::clean,
 };

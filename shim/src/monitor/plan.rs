@@ -7,7 +7,21 @@ use bulkhead_protocol::Root;
 use bulkhead_vmm::api::VmConfig;
 use serde_json::Value;
 
-use crate::sandbox::vm::rewrite::Network;
+use super::core::VSOCK_DIRECTORY;
+use crate::{sandbox::vm::rewrite::Network, template::Key};
+
+/// A template and a machine that is its clone.
+#[derive(Debug)]
+pub(crate) struct Template {
+    /// Its name.
+    pub(crate) key: Key,
+    /// What its agent knows.
+    pub(crate) nonce: String,
+    /// The machine that goes on from it.
+    pub(crate) machine: VmConfig,
+    /// A machine that boots is not wanted instead.
+    pub(crate) required: bool,
+}
 
 /// A container and its machine.
 #[derive(Debug)]
@@ -30,8 +44,10 @@ pub(crate) struct Plan {
     pub(crate) root: Root,
     /// The VMM's program.
     pub(crate) vmm: PathBuf,
-    /// The machine.
+    /// The machine that boots.
     pub(crate) machine: VmConfig,
+    /// What it is a clone of, if it does not boot.
+    pub(crate) template: Option<Template>,
     /// The host's network namespace that it belongs to.
     pub(crate) network: Network,
     /// The program has a terminal, which is this process's standard input and output.
@@ -44,4 +60,11 @@ pub(crate) struct Plan {
     pub(crate) requested: u64,
     /// What was left out of the specification.
     pub(crate) notes: Vec<String>,
+}
+
+impl Plan {
+    /// The directory of the machine's sockets.
+    pub(crate) fn sockets(&self) -> PathBuf {
+        self.directory.join(VSOCK_DIRECTORY)
+    }
 }

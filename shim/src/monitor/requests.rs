@@ -204,7 +204,7 @@ impl Monitor<'_> {
                 }
                 return;
             }
-            Owed::Create | Owed::Nobody => return,
+            Owed::Awaken | Owed::Create | Owed::Nobody => return,
         };
         let answer = result.map_or_else(Answer::Failed, |reply| Answer::Done(tidy(reply)));
         self.answer(client, &answer);

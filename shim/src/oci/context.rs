@@ -10,7 +10,8 @@ use super::{
 use crate::{
     lifecycle::{Container, StateRoot},
     sandbox::{Config, Isolation},
-    settings::{ISOLATION_ANNOTATION, Settings},
+    settings::{self, ISOLATION_ANNOTATION, Settings},
+    template::{MODE_ANNOTATION, Mode, TENANT_ANNOTATION},
 };
 
 const ROOT: &str = "/run/bulkhead-oci";
@@ -22,6 +23,8 @@ pub(super) struct Context<'a> {
     pub(super) systemd_cgroup: bool,
     log: &'a Log,
     isolation: Option<Isolation>,
+    template: Option<Mode>,
+    tenant: Option<String>,
 }
 
 impl<'a> Context<'a> {
@@ -32,6 +35,9 @@ impl<'a> Context<'a> {
         };
         let wanted = verb.one("isolation").or(globals.one("isolation"));
         let isolation = wanted.map(|name| isolation(name, "--isolation")).transpose()?;
+        let wanted = verb.some("template").or(globals.some("template"));
+        let template = wanted.map(|name| mode(name, "--template")).transpose()?;
+        let tenant = verb.one("tenant").or(globals.one("tenant")).map(str::to_owned);
         let systemd_cgroup = match globals.some("cgroup-manager") {
             None | Some("cgroupfs" | "disabled") => globals.has("systemd-cgroup"),
             Some("systemd") => true,
@@ -47,7 +53,7 @@ impl<'a> Context<'a> {
                 "--rootless {value}: true, false or auto is wanted"
             )));
         }
-        Ok(Self { root: StateRoot::open(root), systemd_cgroup, log, isolation })
+        Ok(Self { root: StateRoot::open(root), systemd_cgroup, log, isolation, template, tenant })
     }
 
     /// The container that the first argument names.
@@ -80,9 +86,7 @@ impl<'a> Context<'a> {
             Some(name) => {
                 let wanted = isolation(name, ISOLATION_ANNOTATION)?;
                 let tightens = wanted == Isolation::Vm || wanted == settings.isolation;
-                let allowed =
-                    settings.allow_annotations.iter().any(|name| name == ISOLATION_ANNOTATION);
-                if tightens || allowed {
+                if tightens || settings.allows(ISOLATION_ANNOTATION) {
                     return Ok(wanted);
                 }
                 Err(OciError::Refused(format!(
@@ -90,6 +94,44 @@ impl<'a> Context<'a> {
                      administrator's consent (allow_annotations in /etc/bulkhead/config.toml)"
                 )))
             }
+        }
+    }
+
+    /// Whether a new container's microVM is a clone: the flag, `BULKHEAD_TEMPLATE`, the annotation; none: as the settings' file says.
+    pub(super) fn template(&self, config: &Config) -> Result<Option<Mode>, OciError> {
+        if self.template.is_some() {
+            return Ok(self.template);
+        }
+        if let Some(mode) = settings::template_variable()? {
+            return Ok(Some(mode));
+        }
+        let Some(name) = config.spec().annotations.get(MODE_ANNOTATION) else { return Ok(None) };
+        let settings = Settings::load()?;
+        let wanted = mode(name, MODE_ANNOTATION)?;
+        // A machine that boots has nothing in common with others.
+        let tightens = wanted == Mode::Never || wanted == settings.template.mode;
+        if tightens || settings.allows(MODE_ANNOTATION) {
+            return Ok(Some(wanted));
+        }
+        Err(OciError::Refused(format!(
+            "annotations.{MODE_ANNOTATION} {name:?}: another mode than this host's default needs the administrator's \
+             consent (allow_annotations in /etc/bulkhead/config.toml)"
+        )))
+    }
+
+    /// Whose template it may be: the flag, the annotation; none: the calling user's.
+    pub(super) fn tenant(&self, config: &Config) -> Result<Option<String>, OciError> {
+        let named = config.spec().annotations.get(TENANT_ANNOTATION);
+        match (&self.tenant, named) {
+            (Some(tenant), _) => Ok(Some(tenant.clone())),
+            (None, None) => Ok(None),
+            (None, Some(tenant)) if Settings::load()?.allows(TENANT_ANNOTATION) => {
+                Ok(Some(tenant.clone()))
+            }
+            (None, Some(tenant)) => Err(OciError::Refused(format!(
+                "annotations.{TENANT_ANNOTATION} {tenant:?}: to choose whose memory a microVM begins with needs the \
+                 administrator's consent (allow_annotations in /etc/bulkhead/config.toml)"
+            ))),
         }
     }
 }
@@ -102,6 +144,12 @@ pub(super) fn id(verb: &Parsed) -> &str {
 fn isolation(name: &str, from: &str) -> Result<Isolation, OciError> {
     Isolation::from_name(name)
         .ok_or_else(|| OciError::Refused(format!("{from} {name:?}: vm or host is wanted")))
+}
+
+fn mode(name: &str, from: &str) -> Result<Mode, OciError> {
+    Mode::from_name(name).ok_or_else(|| {
+        OciError::Refused(format!("{from} {name:?}: auto, never or require is wanted"))
+    })
 }
 
 fn default_root() -> PathBuf {

@@ -8,7 +8,9 @@ use super::{
 };
 use crate::{
     lifecycle::{Container, CreateOptions, LifecycleError},
-    sandbox::{self, Config, ConfigError, Root, Spawned},
+    sandbox::{self, Config, ConfigError, Isolation, Root, Spawned, Wish},
+    session::note,
+    template,
 };
 
 const CONFIG: &str = "config.json";
@@ -76,6 +78,11 @@ fn make(
     let isolation = context.isolation(&config)?;
     context.debug(&format!("container {id}: isolation {isolation}, bundle {}", bundle.display()));
     sandbox::keep_from_containers(isolation)?;
+    let (mode, tenant) = match isolation {
+        Isolation::Host => (None, None),
+        Isolation::Vm => (context.template(&config)?, context.tenant(&config)?),
+    };
+    let tell = |step: template::Step| step.note().into_iter().for_each(|text| note(&text));
     let options = CreateOptions {
         id,
         bundle: &bundle,
@@ -88,6 +95,7 @@ fn make(
         no_pivot: parsed.has("no-pivot"),
         no_new_keyring: parsed.has("no-new-keyring"),
         systemd_cgroup: context.systemd_cgroup,
+        template: Wish { mode, tenant: tenant.as_deref(), tell: &tell },
     };
     let program = process.and_then(|process| process.args.first()).cloned().unwrap_or_default();
     match context.root.create(&options) {

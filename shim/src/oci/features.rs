@@ -3,7 +3,10 @@
 use serde_json::json;
 
 use super::{OciError, output};
-use crate::settings::ISOLATION_ANNOTATION;
+use crate::{
+    settings::ISOLATION_ANNOTATION,
+    template::{MODE_ANNOTATION, TENANT_ANNOTATION},
+};
 
 const MOUNT_OPTIONS: &[&str] = &[
     "acl",
@@ -112,7 +115,7 @@ pub(super) fn features() -> Result<u8, OciError> {
             "dev.bulkhead.version": env!("CARGO_PKG_VERSION"),
             "dev.bulkhead.isolations": "vm,host"
         },
-        "potentiallyUnsafeConfigAnnotations": [ISOLATION_ANNOTATION]
+        "potentiallyUnsafeConfigAnnotations": [ISOLATION_ANNOTATION, MODE_ANNOTATION, TENANT_ANNOTATION]
     });
     output::text(&(output::pretty(&features, "    ") + "\n"));
     Ok(0)

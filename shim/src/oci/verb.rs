@@ -20,6 +20,12 @@ pub(super) struct Verb {
 const ANY: usize = usize::MAX;
 const ID: &str = "<container-id>";
 const ISOLATION: Flag = value("isolation", "what isolates the container: 'vm' (default) or 'host'");
+const TEMPLATE: Flag = value(
+    "template",
+    "whether a microVM is a clone of a template: 'auto' (default), 'never' or 'require'",
+);
+const TENANT: Flag =
+    value("tenant", "use templates of this tenant only (default: the calling user)");
 
 const CONSOLE: Flag =
     value("console-socket", "path of a Unix socket that gets the master of the process's terminal");
@@ -42,6 +48,8 @@ pub(super) const GLOBALS: &[Flag] = &[
     value("log-format", "'text' (default) or 'json'"),
     value("root", "directory of the containers' states (default: /run/bulkhead-oci)"),
     ISOLATION,
+    TEMPLATE,
+    TENANT,
     switch("systemd-cgroup", "cgroupsPath is slice:prefix:name (needs systemd)"),
     value("cgroup-manager", "'cgroupfs' (default), 'systemd' or 'disabled', as crun takes it"),
     value("rootless", "'true', 'false' or 'auto'"),
@@ -51,7 +59,8 @@ pub(super) const GLOBALS: &[Flag] = &[
 ];
 
 /// Those that every verb takes behind its name.
-pub(super) const EVERYWHERE: &[Flag] = &[ISOLATION, switch("help", "show help").short("h")];
+pub(super) const EVERYWHERE: &[Flag] =
+    &[ISOLATION, TEMPLATE, TENANT, switch("help", "show help").short("h")];
 
 /// A verb with nothing but a container's name.
 const fn plain(name: &'static str, about: &'static str) -> Verb {

@@ -19,7 +19,7 @@ use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use crate::settings::Isolation;
+pub use crate::{settings::Isolation, template::Wish};
 
 /// A child of the calling process that stands for a process of a container and ends with its code: 128 and the signal's
 /// number when a signal ended it.
@@ -176,6 +176,8 @@ pub struct Create<'a> {
     pub no_new_keyring: bool,
     /// `linux.cgroupsPath` has systemd's form.
     pub systemd_cgroup: bool,
+    /// Whether its microVM is a clone, and of what.
+    pub template: Wish<'a>,
 }
 
 /// Where a root file system comes from.
@@ -272,9 +274,9 @@ pub fn create(isolation: Isolation, create: &Create<'_>) -> Result<Created, Sand
     match isolation {
         Isolation::Host => host::create(create),
         Isolation::Vm => {
-            let (record, spawned) = vm::create(create)?;
+            let (record, spawned, warnings) = vm::create(create)?;
             let process = Uncommitted(Held::Vm(spawned));
-            Ok(Created { record: Record::Vm(record), process, warnings: Vec::new() })
+            Ok(Created { record: Record::Vm(record), process, warnings })
         }
     }
 }

@@ -10,7 +10,7 @@ mod input;
 
 use std::{
     cmp::Ordering,
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     os::unix::net::UnixStream,
     sync::{
         Arc, Mutex, PoisonError,
@@ -170,6 +170,7 @@ impl<'a> Session<'a> {
                     // With standard error closed there is nobody to warn.
                     let _ = write!(io::stderr(), "bulkhead: {text}{end}");
                 }
+                Event::Keeper(FromKeeper::Note(text)) => note(&text),
                 Event::Keeper(_) => {}
                 Event::FirstOutput(at) => self.timeline.pass_at(Step::FirstOutput, at, None),
                 Event::Detach => return Ok(Outcome::Detached),
@@ -266,6 +267,14 @@ fn hear(mut socket: UnixStream, events: &Sender<Event>, credit: &Credit) {
         }
     }
     let _ = events.send(Event::Gone);
+}
+
+/// Tells somebody who watches why it takes a while.
+pub fn note(text: &str) {
+    if io::stderr().is_terminal() {
+        // A terminal that is gone needs no news.
+        let _ = writeln!(io::stderr(), "bulkhead: {text}");
+    }
 }
 
 fn write(mut to: impl Write, bytes: &[u8]) -> io::Result<()> {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bulkhead::sandbox::{
-    Config, Create, Exec, Isolation, MachineOptions, Root, Spawned, create, open,
+    Config, Create, Exec, Isolation, MachineOptions, Root, Spawned, Wish, create, open,
 };
 use rustix::process::{WaitOptions, waitpid};
 use serde_json::Value;
@@ -57,6 +57,7 @@ fn make(id: &str, dir: &Path, bundle: &Path) -> Result<Spawned, bulkhead::sandbo
             no_pivot: false,
             no_new_keyring: false,
             systemd_cgroup: false,
+            template: Wish::default(),
         },
     )?;
     fs::write(dir.join("record.new"), serde_json::to_vec(&created.record).unwrap()).unwrap();

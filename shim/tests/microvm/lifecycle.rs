@@ -130,8 +130,12 @@ pub(crate) fn a_container_lives_and_leaves_nothing() {
     assert!(!maker.with(|sandbox| sandbox.oom_killed()).unwrap());
     let timeline: Value =
         serde_json::from_slice(&fs::read(maker.dir.join("timeline.json")).unwrap()).unwrap();
-    let steps: Vec<&str> =
-        timeline.as_array().unwrap().iter().map(|step| step["step"].as_str().unwrap()).collect();
+    let steps: Vec<&str> = timeline["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|step| step["step"].as_str().unwrap())
+        .collect();
     println!("  {timeline}");
     for step in [
         "request",

@@ -3,7 +3,7 @@
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
     os::{
-        fd::OwnedFd,
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::{net::UnixStream, process::CommandExt},
     },
     path::Path,
@@ -113,6 +113,19 @@ impl Messages {
             return Err(ClientError::Gone);
         }
         Ok(serde_json::from_slice(&line)?)
+    }
+
+    /// True when a message, or a part of one, was read already, of which the descriptor tells nothing.
+    #[must_use]
+    pub fn is_buffered(&self) -> bool {
+        !self.0.buffer().is_empty()
+    }
+}
+
+/// Readable when there are messages, beside those that [`Messages::is_buffered`] tells of.
+impl AsFd for Messages {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.get_ref().as_fd()
     }
 }
 

@@ -4,8 +4,6 @@
 #[cfg(test)]
 mod assist;
 #[cfg(test)]
-mod balloon;
-#[cfg(test)]
 mod control;
 #[cfg(test)]
 mod detection;

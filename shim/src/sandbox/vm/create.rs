@@ -20,20 +20,27 @@ use super::{
     Create, MachineOptions, Record, Root, SandboxError, Spawned, remains,
     rewrite::{self, ROOT_NAME, ROOT_TAG, RewriteError, SHARES, ThisHost},
     shape,
+    template::{self, Found},
 };
 use crate::{
     monitor::{self, VSOCK_DIRECTORY, VSOCK_NAME, message::Outcome, plan::Plan, process, terminal},
     settings::Settings,
+    template::slots::{self, IMAGE, WRITABLE},
     timeline,
 };
 
 /// The guest's vsock context id; each VMM has a context of its own, so that all guests can have the same.
-const GUEST_CID: u32 = 3;
+pub(crate) const GUEST_CID: u32 = 3;
 /// A report is a record or an error of one line.
 const MAX_REPORT: u64 = 1 << 20;
 
 /// Makes a container and waits until it is there.
-pub(in crate::sandbox) fn create(create: &Create<'_>) -> Result<(Record, Spawned), SandboxError> {
+///
+/// # Errors
+/// [`SandboxError`]; nothing is left then.
+pub(in crate::sandbox) fn create(
+    create: &Create<'_>,
+) -> Result<(Record, Spawned, Vec<String>), SandboxError> {
     let requested = timeline::now();
     if create.preserve_fds > 0 {
         return Err(no_descriptors(create.preserve_fds));
@@ -42,7 +49,11 @@ pub(in crate::sandbox) fn create(create: &Create<'_>) -> Result<(Record, Spawned
         let why = "--systemd-cgroup: cgroups are made in the file system here, not by systemd; leave it out";
         return Err(SandboxError::Unsupported(why.into()));
     }
-    let plan = plan(create, requested)?;
+    let settings = Settings::load().map_err(|error| SandboxError::Failed(error.to_string()))?;
+    let mut plan = plan(create, &settings, requested)?;
+    let Found { source, plan: template, warning } =
+        template::find(&settings, &create.template, &plan.machine, &plan.vmm)?;
+    plan.template = template;
     let process = plan.host.get("process").unwrap_or(&Value::Null);
     let (master, slave) = if plan.terminal {
         let (master, slave) = terminal::open(process).map_err(failed("make a terminal"))?;
@@ -55,7 +66,13 @@ pub(in crate::sandbox) fn create(create: &Create<'_>) -> Result<(Record, Spawned
     let pid = process::fork(slave, &keep, move || monitor::run(&plan, report))
         .map_err(failed("make the monitor"))?;
     match hear(reports) {
-        Some(Outcome::Created(record)) => Ok((record, Spawned { pid, master })),
+        Some(Outcome::Created { record, warnings, unfit }) => {
+            if let Some(source) = source.filter(|_| unfit) {
+                source.discard();
+            }
+            let warnings = warning.into_iter().chain(warnings).collect();
+            Ok((record, Spawned { pid, master }, warnings))
+        }
         Some(Outcome::Failed(failure)) => {
             reap(pid);
             Err(refusal(failure))
@@ -118,11 +135,10 @@ impl From<RewriteError> for SandboxError {
     }
 }
 
-fn plan(create: &Create<'_>, requested: u64) -> Result<Plan, SandboxError> {
+fn plan(create: &Create<'_>, settings: &Settings, requested: u64) -> Result<Plan, SandboxError> {
     let directory = std::path::absolute(create.dir).map_err(failed("find the state directory"))?;
     let spec = create.config.spec();
     check(spec, Target::Guest)?;
-    let settings = Settings::load().map_err(|error| SandboxError::Failed(error.to_string()))?;
     let host = create.config.value()?;
     let root = match &create.root {
         Root::Bundle => Some(root_directory(spec, create.bundle)?),
@@ -156,7 +172,7 @@ fn plan(create: &Create<'_>, requested: u64) -> Result<Plan, SandboxError> {
         shares: guest.shares,
         serial: options.console_log.map(SerialOutput::File),
         backend: settings.backend,
-        balloon: true,
+        balloon: slots::BALLOON,
         snapshot: None,
         restore: None,
     };
@@ -172,6 +188,7 @@ fn plan(create: &Create<'_>, requested: u64) -> Result<Plan, SandboxError> {
         root,
         vmm: settings.vmm().map_err(missing)?,
         machine,
+        template: None,
         network: guest.network,
         sync,
         boot_timeout: settings.boot_timeout,
@@ -187,9 +204,9 @@ fn layers(writable: bool) -> GuestRoot {
 }
 
 fn disks(image: &[PathBuf], writable: Option<&PathBuf>) -> Vec<Disk> {
-    let image = Disk { id: "image".into(), files: image.to_vec(), read_only: true };
+    let image = Disk { id: IMAGE.into(), files: image.to_vec(), read_only: true };
     let writable = writable.map(|file| Disk {
-        id: "writable".into(),
+        id: WRITABLE.into(),
         files: vec![file.clone()],
         read_only: false,
     });

@@ -8,10 +8,12 @@ mod exec;
 mod record;
 pub mod rewrite;
 mod shape;
+mod template;
 
 use std::{fs, io, path::Path};
 
 pub use container::Guest;
+pub(crate) use create::GUEST_CID;
 pub(super) use create::create;
 pub use record::Record;
 pub(crate) use record::{ENDED, Ended, Identity, RECORD};

@@ -1,0 +1,167 @@
+//! Clones: what one gets before anything else, and the boot instead of one that fails before its agent's first answer.
+
+use std::time::Instant;
+
+use bulkhead_protocol::{Awaken, Call, Failure, Reply};
+use rustix::{
+    event::epoll::EventFlags,
+    io::Errno,
+    rand::{GetRandomFlags, getrandom},
+    time::{ClockId, clock_gettime},
+};
+use serde_json::{Value, json};
+
+use super::{
+    core::{LOG, Monitor, Owed, Phase, VSOCK_NAME, log},
+    fault::{Fault, printable, to},
+    guest::Guest,
+    machine::Machine,
+    plan::{Plan, Template},
+    poll::Source,
+};
+use crate::{sandbox::vm::Identity, timeline::Step};
+
+/// Bytes of a clone's seed.
+const SEED: usize = 64;
+
+/// How far a clone is.
+#[derive(Debug)]
+pub(super) struct Awakening {
+    state: State,
+    /// What the user should know.
+    warnings: Vec<String>,
+    /// Its VMM said that it cannot go on from the template.
+    refused: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The machine boots, or has booted.
+    Boot,
+    /// The clone's agent has not answered.
+    Asleep,
+    /// It has: the template's key, and the nonce that the agent knows.
+    Awake(String, String),
+}
+
+impl Awakening {
+    pub(super) fn of(plan: &Plan) -> Self {
+        let state = if plan.template.is_some() { State::Asleep } else { State::Boot };
+        Self { state, warnings: Vec::new(), refused: false }
+    }
+
+    /// The VMM could not make the machine, or go on with it.
+    pub(super) fn refused(&mut self) {
+        self.refused |= matches!(self.state, State::Asleep);
+    }
+
+    /// The warnings, and whether the template is of no use.
+    pub(super) fn take_news(&mut self) -> (Vec<String>, bool) {
+        (std::mem::take(&mut self.warnings), self.refused)
+    }
+
+    /// For `timeline.json`: what the machine is a clone of, and how its agent has proved it.
+    pub(super) fn clone_of(&self) -> Value {
+        match &self.state {
+            State::Awake(key, nonce) => json!({ "key": key, "nonce": nonce }),
+            State::Boot | State::Asleep => Value::Null,
+        }
+    }
+}
+
+impl Monitor<'_> {
+    /// The agent's connection is there. That of a clone waits for its first requests, which go out together.
+    pub(super) fn awaken(&mut self) -> Result<(), Fault> {
+        if !matches!(self.awakening.state, State::Asleep) {
+            return Ok(());
+        }
+        let now = clock_gettime(ClockId::Realtime);
+        let number = |value: i64| u64::try_from(value).unwrap_or(0);
+        let realtime_ns = number(now.tv_sec) * 1_000_000_000 + number(now.tv_nsec);
+        let awaken = Awaken { seed: seed()?, realtime_ns };
+        self.ask(Call::Awaken(awaken), Owed::Awaken)
+            .map_err(|failure| Fault::Agent(failure.message))?;
+        self.ask_to_create()
+    }
+
+    /// The agent's first answer.
+    pub(super) fn awake(&mut self, result: Result<Reply, Failure>) -> Result<(), Fault> {
+        let Some(template) = &self.plan.template else { return Ok(()) };
+        let nonce = match result {
+            Ok(Reply::Awake { nonce: Some(nonce) }) if nonce == template.nonce => nonce,
+            Ok(reply) => {
+                let reply = printable(&format!("{reply:?}"));
+                return Err(Fault::Agent(format!("it is not its template's: {reply}")));
+            }
+            Err(failure) => return Err(Fault::Agent(failure.message)),
+        };
+        self.timeline.pass(Step::AgentReady);
+        self.awakening.state = State::Awake(template.key.to_string(), nonce);
+        Ok(())
+    }
+
+    /// Boots the machine of which a clone has failed, unless it was awake already or nothing but a clone is wanted.
+    pub(super) fn boot_instead(&mut self, fault: Fault) -> Result<(), Fault> {
+        let lost =
+            matches!(fault, Fault::Ended(_) | Fault::Agent(_) | Fault::Timeout(_) | Fault::Vmm(_));
+        let Some(template) = &self.plan.template else { return Err(fault) };
+        if !lost || !matches!(self.awakening.state, State::Asleep) {
+            return Err(fault);
+        }
+        let Template { key, required, .. } = template;
+        if *required {
+            return Err(Fault::Clone { key: key.short().to_owned(), why: fault.to_string() });
+        }
+        let line = format!(
+            "a clone of template {} failed, so that its machine boots: {fault}",
+            key.short()
+        );
+        log(self.files, &line);
+        self.awakening.warnings.push(line);
+        self.awakening.state = State::Boot;
+        self.owed.clear();
+        self.agent_gone = None;
+        self.phase = Phase::Booting;
+        self.poll.remove(self.machine.wake());
+        self.machine.end();
+        // A killed VMM leaves its socket, and connections of its guest.
+        let sockets = self.plan.sockets();
+        let _ = std::fs::remove_file(sockets.join(VSOCK_NAME));
+        self.guest = Guest::listen(&sockets, VSOCK_NAME, &self.poll)?;
+        let log = self.plan.directory.join(LOG);
+        self.machine = Machine::start(&self.plan.vmm, &self.plan.machine, log)?;
+        self.poll.add(self.machine.wake(), Source::Vmm, EventFlags::IN)?;
+        self.timeline.start_again();
+        self.timeline.pass(Step::VmmSpawned);
+        if let Some(record) = &mut self.record {
+            record.vmm = self.machine.pid().and_then(Identity::of);
+        }
+        self.boot_deadline = Instant::now() + self.plan.boot_timeout;
+        Ok(())
+    }
+}
+
+/// Hexadecimal digits of the kernel's generator.
+fn seed() -> Result<String, Fault> {
+    let mut bytes = [0; SEED];
+    loop {
+        // Reads of this length are never short.
+        match getrandom(&mut bytes, GetRandomFlags::empty()) {
+            Ok(SEED) => return Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect()),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(to("get random bytes")(errno)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_seed_is_another() {
+        let seed = || super::seed().unwrap();
+        assert_eq!(seed().len(), 2 * SEED);
+        assert_ne!(seed(), seed());
+    }
+}

@@ -1,0 +1,205 @@
+//! The devices of a template's machine. Its disks and shares are slots: a clone gives them the media that its container has.
+
+use std::path::{Path, PathBuf};
+
+use bulkhead_vmm::api::{Cache, Disk, Share, SnapshotFiles, VmConfig, Vsock};
+use serde::{Deserialize, Serialize};
+
+use super::{Shape, TemplateError};
+use crate::sandbox::vm::{
+    GUEST_CID,
+    rewrite::{BINDS_TAG, ROOT_TAG},
+};
+
+/// The disk of an image, `/dev/vda`.
+pub(crate) const IMAGE: &str = "image";
+/// The disk of a writable layer, `/dev/vdb`.
+pub(crate) const WRITABLE: &str = "writable";
+
+/// Slots as a [`Shape`] holds them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Slots {
+    /// Names, and whether they are read-only.
+    disks: Vec<(String, bool)>,
+    /// Tags.
+    shares: Vec<String>,
+    balloon: bool,
+}
+
+impl Slots {
+    /// Those that every template has.
+    pub(super) fn of_templates() -> Self {
+        let disks = disks().into_iter().map(|disk| (disk.id, disk.read_only)).collect();
+        let shares = shares().into_iter().map(|share| share.tag).collect();
+        Self { disks, shares, balloon: BALLOON }
+    }
+}
+
+/// Free memory of a guest goes back to the host, be it a clone or not.
+pub(crate) const BALLOON: bool = false;
+
+fn disks() -> [Disk; 2] {
+    [(IMAGE, true), (WRITABLE, false)].map(|(id, read_only)| Disk {
+        id: id.into(),
+        files: Vec::new(),
+        read_only,
+    })
+}
+
+fn shares() -> [Share; 2] {
+    [(ROOT_TAG, Cache::Auto), (BINDS_TAG, Cache::None)].map(|(tag, cache)| Share {
+        tag: tag.into(),
+        cache,
+        entries: Vec::new(),
+    })
+}
+
+/// The machine that becomes a template of this shape.
+pub(super) fn template(shape: &Shape, sockets: PathBuf, files: SnapshotFiles) -> VmConfig {
+    VmConfig {
+        kernel: shape.kernel.path.clone(),
+        initrd: Some(shape.initrd.path.clone()),
+        cmdline: String::new(),
+        vcpus: shape.vcpus,
+        memory_mib: shape.memory_mib,
+        disks: disks().into(),
+        vsock: Some(Vsock { cid: GUEST_CID, path: sockets }),
+        shares: shares().into(),
+        serial: None,
+        backend: shape.backend,
+        balloon: BALLOON,
+        snapshot: Some(files),
+        restore: None,
+    }
+}
+
+/// The machine that goes on from a template with the media of `machine`, which would have booted.
+///
+/// # Errors
+/// [`TemplateError::Unfit`]: it has something for which templates have no slot.
+pub(crate) fn clone_of(
+    machine: &VmConfig,
+    state: &Path,
+    memory: &Path,
+) -> Result<VmConfig, TemplateError> {
+    fits(machine)?;
+    let mut disks = disks();
+    for slot in &mut disks {
+        if let Some(disk) = machine.disks.iter().find(|disk| disk.id == slot.id) {
+            *slot = disk.clone();
+        }
+    }
+    let mut shares = shares();
+    for slot in &mut shares {
+        if let Some(share) = machine.shares.iter().find(|share| share.tag == slot.tag) {
+            *slot = share.clone();
+        }
+    }
+    Ok(VmConfig {
+        disks: disks.into(),
+        shares: shares.into(),
+        restore: Some(SnapshotFiles { state: state.into(), memory: memory.into() }),
+        ..machine.clone()
+    })
+}
+
+/// Whether a machine that would boot can be a clone instead.
+///
+/// # Errors
+/// [`TemplateError::Unfit`]: why not.
+pub(crate) fn fits(machine: &VmConfig) -> Result<(), TemplateError> {
+    let unfit = |why: String| Err(TemplateError::Unfit(why));
+    if machine.serial.is_some() {
+        return unfit("a clone has no console (--console-log)".into());
+    }
+    if !machine.cmdline.is_empty() {
+        return unfit("a clone has its template's kernel command line".into());
+    }
+    let slots = disks();
+    for (index, disk) in machine.disks.iter().enumerate() {
+        let slot = slots.get(index).map(|slot| (&slot.id, slot.read_only));
+        if slot != Some((&disk.id, disk.read_only)) {
+            return unfit(format!("a clone has no slot for the disk {:?}", disk.id));
+        }
+    }
+    let slots = shares();
+    for (index, share) in machine.shares.iter().enumerate() {
+        let known = slots.iter().any(|slot| slot.tag == share.tag);
+        let again = machine.shares.iter().take(index).any(|other| other.tag == share.tag);
+        if !known || again {
+            return unfit(format!("a clone has no slot for the share {:?}", share.tag));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use bulkhead_vmm::api::{SerialOutput, ShareEntry};
+
+    use super::*;
+    use crate::template::testing;
+
+    fn machine() -> VmConfig {
+        let dir = tempfile::tempdir().unwrap();
+        let shape = Shape::of(&testing::machine(dir.path())).unwrap();
+        let files = SnapshotFiles { state: "/s".into(), memory: "/m".into() };
+        VmConfig {
+            disks: Vec::new(),
+            shares: Vec::new(),
+            snapshot: None,
+            ..template(&shape, "/v".into(), files)
+        }
+    }
+
+    fn disk(id: &str, read_only: bool) -> Disk {
+        Disk { id: id.into(), files: vec!["/f".into()], read_only }
+    }
+
+    fn share(tag: &str) -> Share {
+        let entry = ShareEntry { name: "x".into(), path: "/x".into(), read_only: true };
+        Share { tag: tag.into(), cache: Cache::None, entries: vec![entry] }
+    }
+
+    #[test]
+    fn media_go_into_their_slots_and_the_rest_stays_empty() {
+        let cold = VmConfig {
+            disks: vec![disk(IMAGE, true)],
+            shares: vec![share(BINDS_TAG)],
+            ..machine()
+        };
+        let clone = clone_of(&cold, Path::new("/s"), Path::new("/m")).unwrap();
+        assert_eq!(clone.disks[0], cold.disks[0]);
+        assert_eq!((clone.disks[1].id.as_str(), clone.disks[1].files.len()), (WRITABLE, 0));
+        assert_eq!(clone.shares[0].tag, ROOT_TAG);
+        assert!(clone.shares[0].entries.is_empty());
+        assert_eq!(clone.shares[1], cold.shares[0]);
+        assert!(clone.restore.is_some() && clone.snapshot.is_none());
+        // The machine that was saved has the same devices in the same order.
+        let slots = |machine: &VmConfig| {
+            let disks = machine.disks.iter().map(|disk| (disk.id.clone(), disk.read_only));
+            let shares = machine.shares.iter().map(|share| share.tag.clone());
+            (disks.collect::<Vec<_>>(), shares.collect::<Vec<_>>())
+        };
+        let Slots { disks, shares, .. } = Slots::of_templates();
+        assert_eq!(slots(&clone), (disks, shares));
+    }
+
+    #[test]
+    fn what_has_no_slot_is_named() {
+        let console = Some(SerialOutput::File("/log".into()));
+        for (bad, word) in [
+            (VmConfig { serial: console, ..machine() }, "--console-log"),
+            (VmConfig { cmdline: "debug".into(), ..machine() }, "command line"),
+            (VmConfig { disks: vec![disk(WRITABLE, false)], ..machine() }, WRITABLE),
+            (VmConfig { disks: vec![disk(IMAGE, false)], ..machine() }, IMAGE),
+            (VmConfig { shares: vec![share("home")], ..machine() }, "home"),
+            (VmConfig { shares: vec![share(ROOT_TAG), share(ROOT_TAG)], ..machine() }, ROOT_TAG),
+        ] {
+            let error = fits(&bad).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+            assert!(clone_of(&bad, Path::new("/s"), Path::new("/m")).is_err());
+        }
+    }
+}
