@@ -18,7 +18,8 @@ use crate::{
     bus::Bus,
     cmdline,
     devices::{
-        BlockCounts, FsCounts, VsockCounts,
+        BalloonCounts, BlockCounts, FsCounts, VsockCounts,
+        balloon::Balloon,
         block::{Block, BlockError},
         fs::Fs,
         rng::Rng,
@@ -82,6 +83,7 @@ pub struct Machine {
 struct Counts {
     disks: Vec<Arc<BlockCounts>>,
     vsock: Option<Arc<VsockCounts>>,
+    balloon: Option<Arc<BalloonCounts>>,
     shares: Vec<Arc<FsCounts>>,
 }
 
@@ -114,6 +116,11 @@ impl Machine {
             attached.push(attach(device, memory.clone(), events)?);
         }
         attached.push(attach(Rng::new(), memory.clone(), events)?);
+        if config.balloon {
+            let device = Balloon::new();
+            counts.balloon = Some(device.counts());
+            attached.push(attach(device, memory.clone(), events)?);
+        }
         for device in shares {
             counts.shares.push(device.counts());
             attached.push(attach(device, memory.clone(), events)?);
@@ -125,7 +132,13 @@ impl Machine {
             }
             None => None,
         };
-        let cmdline = cmdline::compose(kind, serial.is_some(), attached.len(), &config.cmdline);
+        let words = cmdline::Words {
+            kvm: kind,
+            serial: serial.is_some(),
+            balloon: config.balloon,
+            virtio: attached.len(),
+        };
+        let cmdline = cmdline::compose(words, &config.cmdline);
         let mut bus = Bus::new(serial);
         for (line, device) in (layout::VIRTIO_FIRST_IRQ..).zip(attached) {
             connect(&vm, &mut bus, line, device)?;
@@ -202,9 +215,10 @@ impl Machine {
             .gauge
             .measure(&guest)
             .map_err(|error| format!("cannot read /proc/self/smaps: {error}"))?;
-        let Counts { disks, vsock, shares } = &self.counts;
+        let Counts { disks, vsock, balloon, shares } = &self.counts;
         let disks = |count: fn(&BlockCounts) -> u64| disks.iter().map(|d| count(d)).sum();
         let vsock = |count: fn(&VsockCounts) -> u64| vsock.as_ref().map_or(0, |v| count(v));
+        let balloon = |count: fn(&BalloonCounts) -> u64| balloon.as_ref().map_or(0, |b| count(b));
         let shares = |count: fn(&FsCounts) -> u64| shares.iter().map(|s| count(s)).sum();
         Ok(Counters {
             instructions: self.shared.instructions.total(),
@@ -216,6 +230,8 @@ impl Machine {
             block_errors: disks(|disk| disk.errors.get()),
             vsock_packets: vsock(|vsock| vsock.packets.get()),
             vsock_errors: vsock(|vsock| vsock.errors.get()),
+            balloon_pages: balloon(|balloon| balloon.pages.get()),
+            balloon_errors: balloon(|balloon| balloon.errors.get()),
             share_requests: shares(|share| share.requests.get()),
             share_errors: shares(|share| share.errors.get()),
             overhead_kib: resident.own_kib,

@@ -117,6 +117,8 @@ pub struct Validated {
     pub disks: Vec<Disk>,
     /// The socket device.
     pub vsock: Option<Vsock>,
+    /// A memory balloon.
+    pub balloon: bool,
     /// The file system devices.
     pub shares: Vec<Share>,
     /// The serial port.
@@ -155,11 +157,9 @@ impl Validated {
             return Err(ConfigError::Cid(vsock.cid));
         }
         shares::check(&config.shares)?;
-        for (asked, field) in [
-            (config.balloon, "balloon"),
-            (config.snapshot.is_some(), "snapshot"),
-            (config.restore.is_some(), "restore"),
-        ] {
+        for (asked, field) in
+            [(config.snapshot.is_some(), "snapshot"), (config.restore.is_some(), "restore")]
+        {
             if asked {
                 return Err(ConfigError::Unsupported(field));
             }
@@ -175,6 +175,7 @@ impl Validated {
             memory,
             disks: config.disks,
             vsock: config.vsock,
+            balloon: config.balloon,
             shares: config.shares,
             serial: config.serial,
             backend: config.backend,

@@ -24,7 +24,6 @@ pub(super) struct Slots {
     disks: Vec<(String, bool)>,
     /// Tags.
     shares: Vec<String>,
-    balloon: bool,
 }
 
 impl Slots {
@@ -32,12 +31,9 @@ impl Slots {
     pub(super) fn of_templates() -> Self {
         let disks = disks().into_iter().map(|disk| (disk.id, disk.read_only)).collect();
         let shares = shares().into_iter().map(|share| share.tag).collect();
-        Self { disks, shares, balloon: BALLOON }
+        Self { disks, shares }
     }
 }
-
-/// Free memory of a guest goes back to the host, be it a clone or not.
-pub(crate) const BALLOON: bool = false;
 
 fn disks() -> [Disk; 2] {
     [(IMAGE, true), (WRITABLE, false)].map(|(id, read_only)| Disk {
@@ -68,7 +64,7 @@ pub(super) fn template(shape: &Shape, sockets: PathBuf, files: SnapshotFiles) ->
         shares: shares().into(),
         serial: None,
         backend: shape.backend,
-        balloon: BALLOON,
+        balloon: true,
         snapshot: Some(files),
         restore: None,
     }
@@ -182,7 +178,7 @@ mod tests {
             let shares = machine.shares.iter().map(|share| share.tag.clone());
             (disks.collect::<Vec<_>>(), shares.collect::<Vec<_>>())
         };
-        let Slots { disks, shares, .. } = Slots::of_templates();
+        let Slots { disks, shares } = Slots::of_templates();
         assert_eq!(slots(&clone), (disks, shares));
     }
 

@@ -154,6 +154,10 @@ pub struct Counters {
     pub vsock_packets: u64,
     /// vsock packets that were malformed or had no connection.
     pub vsock_errors: u64,
+    /// Free pages of 4 KiB that the guest gave back to the host; one that it used again and gave back again counts again.
+    pub balloon_pages: u64,
+    /// What the balloon's driver asked for and could not be done.
+    pub balloon_errors: u64,
     /// Requests about shared files that were answered or needed no answer.
     pub share_requests: u64,
     /// Those that were malformed or could not be served; not those about files that are not there or may not be touched.

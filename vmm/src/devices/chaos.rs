@@ -12,6 +12,7 @@ use proptest::{collection::vec, prelude::*, sample::select};
 use tempfile::TempDir;
 
 use super::{
+    balloon::Balloon,
     block::Block,
     fs,
     rng::Rng,
@@ -259,6 +260,17 @@ proptest! {
     fn rng_survives(steps in vec(step(1), 0..60)) {
         let mut driver = survive(Rng::new(), steps);
         prop_assert_ne!(exchange(&mut driver, 0, &[], 64), [0; 64]);
+    }
+
+    #[test]
+    fn balloon_survives(steps in vec(step(3), 0..80)) {
+        let mut driver = survive(Balloon::new(), steps);
+        let page = driver.put(&[7; 4096 * 2]).next_multiple_of(4096);
+        driver.add(2, &[(page, 4096, true)]);
+        driver.kick(2);
+        driver.wait_used(2, 1);
+        prop_assert_eq!(driver.bytes(page, 4096), [0; 4096]);
+        exchange(&mut driver, 0, &((page / 4096) as u32).to_le_bytes(), 0);
     }
 
     #[test]

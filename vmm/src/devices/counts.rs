@@ -48,3 +48,12 @@ pub struct FsCounts {
     /// Requests that were malformed or could not be served; not those about files that are not there or may not be touched.
     pub errors: Count,
 }
+
+/// The balloon's counts.
+#[derive(Debug, Default)]
+pub struct BalloonCounts {
+    /// Pages of 4 KiB that went back to the host; one that was touched and went back again counts again.
+    pub pages: Count,
+    /// Requests and pages that were malformed, not in guest memory, or refused by the host.
+    pub errors: Count,
+}

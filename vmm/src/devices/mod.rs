@@ -1,4 +1,5 @@
-//! The machine's virtio devices (virtio 1.3, modern devices only): [`block`], [`fs`], [`vsock`], [`rng`], and what they share, [`virtio`].
+//! The machine's virtio devices (virtio 1.3, modern devices only): [`block`], [`fs`], [`vsock`], [`rng`], [`balloon`], and
+//! what they share, [`virtio`].
 //!
 //! **Memory.** A device is made without guest memory. [`virtio::VirtioDevice::activate`] hands it the memory, the
 //! queues and the interrupt when the driver sets `DRIVER_OK`, and they live in the [`virtio::Running`] value that it
@@ -12,6 +13,7 @@
 //! **Bad guests.** What a driver wrote is never trusted: a malformed chain is counted and answered, a ring that makes no
 //! sense stops the device and sets `NEEDS_RESET`; neither ends the VMM.
 
+pub mod balloon;
 pub mod block;
 mod counts;
 pub mod fs;
@@ -24,4 +26,4 @@ mod chaos;
 #[cfg(test)]
 mod testing;
 
-pub use counts::{BlockCounts, FsCounts, VsockCounts};
+pub use counts::{BalloonCounts, BlockCounts, FsCounts, VsockCounts};

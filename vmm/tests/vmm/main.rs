@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod assist;
 #[cfg(test)]
+mod balloon;
+#[cfg(test)]
 mod control;
 #[cfg(test)]
 mod detection;

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     monitor::{self, VSOCK_DIRECTORY, VSOCK_NAME, message::Outcome, plan::Plan, process, terminal},
     settings::Settings,
-    template::slots::{self, IMAGE, WRITABLE},
+    template::slots::{IMAGE, WRITABLE},
     timeline,
 };
 
@@ -172,7 +172,7 @@ fn plan(create: &Create<'_>, settings: &Settings, requested: u64) -> Result<Plan
         shares: guest.shares,
         serial: options.console_log.map(SerialOutput::File),
         backend: settings.backend,
-        balloon: slots::BALLOON,
+        balloon: true,
         snapshot: None,
         restore: None,
     };

@@ -12,6 +12,8 @@ pub enum DeviceKind {
     Block = 2,
     /// A source of random bytes.
     Rng = 4,
+    /// A memory balloon.
+    Balloon = 5,
     /// A socket device.
     Vsock = 19,
     /// A file system.
@@ -25,6 +27,7 @@ impl DeviceKind {
         match self {
             DeviceKind::Block => "block",
             DeviceKind::Rng => "rng",
+            DeviceKind::Balloon => "balloon",
             DeviceKind::Vsock => "vsock",
             DeviceKind::Fs => "file system",
         }

@@ -5,7 +5,9 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
 use super::{ActivateError, DeviceKind};
-use crate::devices::{block::BlockState, fs::FsState, rng::RngState, vsock::VsockState};
+use crate::devices::{
+    balloon::BalloonState, block::BlockState, fs::FsState, rng::RngState, vsock::VsockState,
+};
 
 /// One device behind its transport (virtio 1.3, 4.2.2).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +69,8 @@ pub enum DeviceState {
     Rng(RngState),
     /// The socket device.
     Vsock(VsockState),
+    /// The memory balloon.
+    Balloon(BalloonState),
 }
 
 impl DeviceState {
@@ -78,6 +82,7 @@ impl DeviceState {
             Self::Fs(_) => DeviceKind::Fs,
             Self::Rng(_) => DeviceKind::Rng,
             Self::Vsock(_) => DeviceKind::Vsock,
+            Self::Balloon(_) => DeviceKind::Balloon,
         };
         kind.name()
     }
