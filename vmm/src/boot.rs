@@ -138,7 +138,7 @@ pub fn load(
     memory.write_obj(0u8, layout::CMDLINE.unchecked_add(cmdline.len() as u64))?;
     #[expect(clippy::cast_possible_truncation, reason = "bounded by CMDLINE_MAX above")]
     let cmdline_length = cmdline.len() as u32;
-    let seed = random_seed().map_err(BootError::Seed)?;
+    let seed = random().map_err(BootError::Seed)?;
     let input =
         boot_params::BootInput { header: loaded.setup_header, cmdline_length, initrd, seed };
     boot_params::write(memory, &input)?;
@@ -148,15 +148,11 @@ pub fn load(
 }
 
 /// From the host's generator.
-fn random_seed() -> io::Result<[u8; 32]> {
-    let mut seed = [0; 32];
+pub(crate) fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
     // SAFETY: the buffer is ours and has the length that is said.
-    let length = unsafe { libc::getrandom(seed.as_mut_ptr().cast(), seed.len(), 0) };
-    if usize::try_from(length) == Ok(seed.len()) {
-        Ok(seed)
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    let length = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), N, 0) };
+    if usize::try_from(length) == Ok(N) { Ok(bytes) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Puts the initial RAM disk as high as it can be between `above` and `below`; returns its address and length.

@@ -1,13 +1,13 @@
 //! What a guest's port and memory-mapped accesses reach when KVM hands them to the VMM: a few ports, and the registers of
 //! the virtio devices. Anything else reads as all ones and ignores writes, like a bus without a device.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::{
     api::{End, Mark},
     arch::current::layout,
-    devices::virtio::MmioTransport,
-    serial::SerialPort,
+    devices::virtio::{MmioTransport, SaveError, TransportState},
+    serial::{SerialPort, SerialRegisters},
 };
 
 /// Keyboard controller: its command port, and the command that pulses the processor's reset line.
@@ -100,7 +100,7 @@ impl Bus {
     pub fn memory_read(&self, address: u64, data: &mut [u8]) {
         match self.transport(address) {
             Some((transport, offset)) => {
-                transport.lock().unwrap_or_else(PoisonError::into_inner).read(offset, data);
+                lock(transport).read(offset, data);
             }
             None => data.fill(0xff),
         }
@@ -109,8 +109,34 @@ impl Bus {
     /// A write to guest-physical memory that is not there.
     pub fn memory_write(&self, address: u64, data: &[u8]) {
         if let Some((transport, offset)) = self.transport(address) {
-            transport.lock().unwrap_or_else(PoisonError::into_inner).write(offset, data);
+            lock(transport).write(offset, data);
         }
+    }
+
+    /// Saves the virtio devices, in their order. When one cannot be saved all go on.
+    ///
+    /// # Errors
+    /// [`SaveError`].
+    pub fn save_devices(&self) -> Result<Vec<TransportState>, SaveError> {
+        let saved: Result<_, _> =
+            self.transports.iter().map(|transport| lock(transport).save()).collect();
+        if saved.is_err() {
+            self.resume_devices();
+        }
+        saved
+    }
+
+    /// Lets devices that were saved go on; the others do.
+    pub fn resume_devices(&self) {
+        for transport in &self.transports {
+            lock(transport).resume();
+        }
+    }
+
+    /// The serial port as it is.
+    #[must_use]
+    pub fn save_serial(&self) -> Option<SerialRegisters> {
+        self.serial.as_ref().map(SerialPort::save)
     }
 
     fn transport(&self, address: u64) -> Option<(&Mutex<MmioTransport>, u64)> {
@@ -118,6 +144,10 @@ impl Bus {
         let number = usize::try_from(offset / layout::VIRTIO_WINDOW).ok()?;
         Some((self.transports.get(number)?, offset % layout::VIRTIO_WINDOW))
     }
+}
+
+fn lock(transport: &Mutex<MmioTransport>) -> MutexGuard<'_, MmioTransport> {
+    transport.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -4,12 +4,14 @@
 //! From input to a running machine, each place its own: [`api`] and [`cli`] are what others say; [`validated`] is what a machine
 //! can be made from and [`opened`] holds its files; [`machine`] assembles it from [`kvm`]'s objects, [`arch`]'s tables, the [`devices`] and the [`boot`] of the
 //! kernel; [`jail`] shuts the process in before the guest's first instruction; [`vcpu`] runs the guest and [`control`] listens to
-//! whoever may steer it; [`software`] holds all that a KVM without
+//! whoever may steer it; [`snapshot`] is a machine at rest in two files, and how another goes on from them; [`software`] holds all that a KVM without
 //! hardware virtualization needs.
 
 pub mod api;
 #[cfg(feature = "machine")]
 pub mod arch;
+#[cfg(feature = "machine")]
+pub mod assembly;
 #[cfg(feature = "machine")]
 pub mod boot;
 #[cfg(feature = "machine")]
@@ -37,11 +39,15 @@ pub mod notices;
 #[cfg(feature = "machine")]
 pub mod opened;
 #[cfg(feature = "machine")]
+pub mod processors;
+#[cfg(feature = "machine")]
 pub mod program;
 #[cfg(feature = "machine")]
 pub mod resident;
 #[cfg(feature = "machine")]
 pub mod serial;
+#[cfg(feature = "machine")]
+pub mod snapshot;
 #[cfg(feature = "machine")]
 pub mod software;
 #[cfg(feature = "machine")]

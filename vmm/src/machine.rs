@@ -3,7 +3,7 @@
 use std::{
     io,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     thread,
@@ -13,26 +13,27 @@ use event_manager::{EventManager, MutEventSubscriber};
 
 use crate::{
     api::{Counters, End, RequestKind, Response},
-    arch::current::{cpuid, layout, start},
+    arch::current::layout,
+    assembly::{Counts, Devices, attach_all, connect_all, go_on},
     boot::{self, BootError},
-    bus::Bus,
     cmdline,
     devices::{
         BalloonCounts, BlockCounts, FsCounts, VsockCounts,
-        balloon::Balloon,
-        block::{Block, BlockError},
+        block::BlockError,
         fs::Fs,
-        rng::Rng,
-        virtio::{AttachError, Attached, attach},
+        virtio::{self, AttachError},
     },
     gate::{Gate, Threads},
-    kvm::{Detected, Instructions, KvmError, Vm},
+    kvm::{KvmError, Vm},
     memory::{self, MemoryError},
     notices::Notices,
     opened::Opened,
+    processors::{self, Processors},
+    program::chain,
     resident::Gauge,
-    software::{Assistant, XsaveLayout},
-    validated::Validated,
+    serial::SerialError,
+    snapshot::{RestoreError, Saver},
+    validated::{Origin, Validated},
     vcpu::{self, Shared, Vcpu},
 };
 
@@ -65,6 +66,18 @@ pub enum MachineError {
     /// A device's place in the machine.
     #[error(transparent)]
     Attach(#[from] AttachError),
+    /// The saved machine's files.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    /// A device does not go on.
+    #[error("cannot go on from the saved machine")]
+    Device(#[from] virtio::RestoreError),
+    /// The serial port does not go on.
+    #[error(transparent)]
+    Serial(#[from] SerialError),
+    /// The parts of a saved machine are not those that it says it has.
+    #[error("the saved machine's {0} are not those of its shape; save the machine again")]
+    Incomplete(&'static str),
     /// A thread.
     #[error("cannot start the thread of virtual CPU {0}")]
     Thread(u8, #[source] io::Error),
@@ -74,17 +87,10 @@ pub enum MachineError {
 pub struct Machine {
     shared: Arc<Shared>,
     threads: Threads,
+    vcpus: Vec<Arc<Mutex<Vcpu>>>,
     counts: Counts,
     gauge: Gauge,
-}
-
-/// What the devices count.
-#[derive(Default)]
-struct Counts {
-    disks: Vec<Arc<BlockCounts>>,
-    vsock: Option<Arc<VsockCounts>>,
-    balloon: Option<Arc<BalloonCounts>>,
-    shares: Vec<Arc<FsCounts>>,
+    saver: Option<Mutex<Saver>>,
 }
 
 impl Machine {
@@ -93,95 +99,57 @@ impl Machine {
     /// # Errors
     /// [`MachineError`].
     pub fn start(
-        mut config: Validated,
+        config: Validated,
         opened: Opened,
         shares: Vec<Fs>,
         events: &mut Events,
         notices: Arc<Notices>,
     ) -> Result<Self, MachineError> {
-        let Opened { host, kind, gauge, .. } = opened;
-        let memory = memory::allocate(&layout::memory_ranges(config.memory))?;
+        let Opened { host, kind, disks, vsock, serial, gauge, source, target, .. } = opened;
+        let ranges = layout::memory_ranges(config.memory);
+        let (saved, memory) = match source {
+            Some(source) => source.map(&ranges).map(|(saved, memory)| (Some(saved), memory))?,
+            None => (None, memory::allocate(&ranges)?),
+        };
         let vm = Vm::new(&host, memory.clone())?;
         vm.add_interrupt_controllers()?;
-
-        let mut attached = Vec::new();
         let mut counts = Counts::default();
-        for files in opened.disks {
-            let device = Block::new(files)?;
-            counts.disks.push(device.counts());
-            attached.push(attach(device, memory.clone(), events)?);
-        }
-        if let Some(device) = opened.vsock {
-            counts.vsock = Some(device.counts());
-            attached.push(attach(device, memory.clone(), events)?);
-        }
-        attached.push(attach(Rng::new(), memory.clone(), events)?);
-        if config.balloon {
-            let device = Balloon::new();
-            counts.balloon = Some(device.counts());
-            attached.push(attach(device, memory.clone(), events)?);
-        }
-        for device in shares {
-            counts.shares.push(device.counts());
-            attached.push(attach(device, memory.clone(), events)?);
-        }
-        let serial = match opened.serial {
-            Some((port, interrupt)) => {
-                vm.connect_interrupt(&interrupt, layout::SERIAL_IRQ)?;
-                Some(port)
+        let devices = Devices { disks, vsock, balloon: config.balloon, shares };
+        let attached = attach_all(devices, &memory, events, &mut counts)?;
+        let made = match (config.origin, saved) {
+            (Origin::Boot { mut kernel, mut initrd }, _) => {
+                let words = cmdline::Words {
+                    kvm: kind,
+                    serial: serial.is_some(),
+                    balloon: config.balloon,
+                    virtio: attached.len(),
+                };
+                let cmdline = cmdline::compose(words, &config.shape.cmdline);
+                let count = config.shape.vcpus;
+                let entry = boot::load(&memory, &mut kernel, initrd.as_mut(), &cmdline, count)
+                    .map_err(|source| {
+                        let kernel = format!("kernel {}", config.kernel_path.display());
+                        MachineError::Boot { kernel, source }
+                    })?;
+                let processors = processors::boot(&host, kind, &vm, count, entry)?;
+                (processors, connect_all(&vm, serial, attached)?)
             }
+            (Origin::Saved(_), saved) => {
+                let saved = saved.ok_or(MachineError::Incomplete("state"))?;
+                go_on(&saved, kind, &vm, serial, attached)?
+            }
+        };
+        let (Processors { vcpus, instructions }, bus) = made;
+        let saver = match target {
+            Some(target) => Some(Mutex::new(Saver::new(target, &host, kind)?)),
             None => None,
         };
-        let words = cmdline::Words {
-            kvm: kind,
-            serial: serial.is_some(),
-            balloon: config.balloon,
-            virtio: attached.len(),
-        };
-        let cmdline = cmdline::compose(words, &config.cmdline);
-        let mut bus = Bus::new(serial);
-        for (line, device) in (layout::VIRTIO_FIRST_IRQ..).zip(attached) {
-            connect(&vm, &mut bus, line, device)?;
-        }
-        let entry =
-            boot::load(&memory, &mut config.kernel, config.initrd.as_mut(), &cmdline, config.vcpus)
-                .map_err(|source| MachineError::Boot {
-                    kernel: format!("kernel {}", config.kernel_path.display()),
-                    source,
-                })?;
-
-        let template = cpuid::Template::of_host(host.kvm())?;
-        let mut vcpus = Vec::new();
-        let mut instructions = Instructions::default();
-        for id in 0..config.vcpus {
-            let fd = vm.add_vcpu(id)?;
-            template.apply(&fd, id, config.vcpus)?;
-            start::set_msrs(&fd)?;
-            start::set_lapic(&fd)?;
-            if id == 0 {
-                start::enter_long_mode(&fd, entry)?;
-            }
-            let assistant = match kind {
-                Detected::Hardware => None,
-                Detected::Software => {
-                    instructions.add(&fd);
-                    let layout = XsaveLayout::new(template.entries());
-                    Some(Assistant::new(layout, vm.xsave_size())?)
-                }
-            };
-            vcpus.push(Vcpu::new(id, fd, assistant));
-        }
         vcpu::install_kick_handler()?;
-        let shared = Arc::new(Shared {
-            vm,
-            bus,
-            notices,
-            instructions,
-            exits: AtomicU64::new(0),
-            assists: AtomicU64::new(0),
-        });
-        let threads = spawn(vcpus, &shared)?;
-        Ok(Self { shared, threads, counts, gauge })
+        let (exits, assists) = (AtomicU64::new(0), AtomicU64::new(0));
+        let shared = Arc::new(Shared { vm, bus, notices, instructions, exits, assists });
+        let vcpus: Vec<_> = vcpus.into_iter().map(|vcpu| Arc::new(Mutex::new(vcpu))).collect();
+        let threads = spawn(&vcpus, &shared)?;
+        Ok(Self { shared, threads, vcpus, counts, gauge, saver })
     }
 
     /// Answers a request.
@@ -191,17 +159,28 @@ impl Machine {
     pub fn serve(&self, kind: RequestKind) -> Result<Response, String> {
         match kind {
             RequestKind::Pause => self.threads.pause(),
-            RequestKind::Resume => self.threads.resume(),
+            RequestKind::Resume => {
+                self.shared.bus.resume_devices();
+                self.threads.resume();
+            }
             RequestKind::Stop => self.shared.notices.end(End::Stopped),
             RequestKind::Counters => {
                 return Ok(Response::Counters(Box::new(self.counters()?)));
             }
-            RequestKind::Snapshot => {
-                return Err("this machine cannot be saved: its configuration has no \"snapshot\""
-                    .to_owned());
-            }
+            RequestKind::Snapshot => self.save()?,
         }
         Ok(Response::Done)
+    }
+
+    fn save(&self) -> Result<(), String> {
+        let Some(saver) = &self.saver else {
+            return Err(
+                "this machine cannot be saved: its configuration has no \"snapshot\"".to_owned()
+            );
+        };
+        self.threads.pause();
+        let mut saver = saver.lock().unwrap_or_else(PoisonError::into_inner);
+        saver.save(&self.shared, &self.vcpus).map_err(|error| chain(&error))
     }
 
     /// Ends the guest; returns when no vCPU runs any more.
@@ -241,30 +220,16 @@ impl Machine {
     }
 }
 
-/// Gives a device its addresses, its doorbells and its interrupt line.
-fn connect(vm: &Vm, bus: &mut Bus, line: u32, device: Attached) -> Result<(), KvmError> {
-    /// `QueueNotify` (virtio 1.3, 4.2.2).
-    const QUEUE_NOTIFY: u64 = 0x50;
-    let number = (line - layout::VIRTIO_FIRST_IRQ) as usize;
-    let notify = Bus::virtio_address(number) + QUEUE_NOTIFY;
-    for (queue, doorbell) in (0u32..).zip(&device.doorbells) {
-        vm.connect_doorbell(doorbell, notify, queue)?;
-    }
-    vm.connect_interrupt(&device.interrupt, line)?;
-    bus.add(device.transport);
-    Ok(())
-}
-
-fn spawn(vcpus: Vec<Vcpu>, shared: &Arc<Shared>) -> Result<Threads, MachineError> {
+fn spawn(vcpus: &[Arc<Mutex<Vcpu>>], shared: &Arc<Shared>) -> Result<Threads, MachineError> {
     let gate = Arc::new(Gate::new(vcpus.len()));
     let mut handles = Vec::new();
     let mut failed = None;
     for (id, vcpu) in (0u8..).zip(vcpus) {
-        let (shared, their_gate) = (Arc::clone(shared), Arc::clone(&gate));
+        let (vcpu, shared, their_gate) = (Arc::clone(vcpu), Arc::clone(shared), Arc::clone(&gate));
         let started = thread::Builder::new()
             .name(format!("vcpu{id}"))
             .stack_size(VCPU_STACK)
-            .spawn(move || vcpu.run(&shared, &their_gate));
+            .spawn(move || vcpu::run(&vcpu, &shared, &their_gate));
         match started {
             Ok(handle) => handles.push(handle),
             Err(source) => {

@@ -16,7 +16,8 @@ use crate::{
     kvm::{self, Detected, Host, KvmError},
     resident::Gauge,
     serial::{SerialError, SerialPort},
-    validated::Validated,
+    snapshot::{Identity, RestoreError, SaveError, Source, Target},
+    validated::{Origin, Validated},
 };
 
 /// Why something could not be opened.
@@ -51,6 +52,12 @@ pub enum OpenError {
     /// A share.
     #[error(transparent)]
     Share(#[from] FsError),
+    /// The files that the machine is to be saved into.
+    #[error(transparent)]
+    Save(#[from] SaveError),
+    /// The saved machine.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
 }
 
 /// What was opened.
@@ -67,6 +74,10 @@ pub struct Opened {
     pub serial: Option<(SerialPort, EventFd)>,
     /// Where the process's memory is measured.
     pub gauge: Gauge,
+    /// The saved machine to go on from.
+    pub source: Option<Source>,
+    /// The files to save the machine into.
+    pub target: Option<Target>,
     reopen: Option<Arc<Reopen>>,
 }
 
@@ -77,8 +88,19 @@ impl Opened {
     /// [`OpenError`].
     pub fn open(config: &Validated) -> Result<Self, OpenError> {
         let host = Host::open()?;
-        let kind = kvm::detect(&host, config.backend)?;
-        if kind == Detected::Software && matches!(config.kernel, Kernel::BzImage(_)) {
+        let source = match &config.origin {
+            Origin::Boot { .. } => None,
+            Origin::Saved(files) => {
+                Some(Source::open(files, &Identity::here(config.shape.clone()), config.backend)?)
+            }
+        };
+        let kind = match &source {
+            Some(source) => source.saved.kind.into(),
+            None => kvm::detect(&host, config.backend)?,
+        };
+        if kind == Detected::Software
+            && let Origin::Boot { kernel: Kernel::BzImage(_), .. } = config.origin
+        {
             return Err(OpenError::Compressed(config.kernel_path.display().to_string()));
         }
         let disks = config.disks.iter().map(Files::open).collect::<Result<_, _>>()?;
@@ -89,7 +111,12 @@ impl Opened {
             true => None,
             false => Some(Arc::new(Reopen::open().map_err(OpenError::Descriptors)?)),
         };
-        Ok(Self { host, kind, disks, vsock, serial, gauge, reopen })
+        // The last thing: an error above leaves no files behind.
+        let target = match &config.snapshot {
+            None => None,
+            Some(files) => Some(Target::create(files, Identity::here(config.shape.clone()))?),
+        };
+        Ok(Self { host, kind, disks, vsock, serial, gauge, source, target, reopen })
     }
 
     /// Shuts the process in, with the directory of the control socket if there is one.

@@ -11,9 +11,10 @@ use std::{
 };
 
 use crate::{
-    api::{Backend, Disk, SerialOutput, Share, VmConfig, Vsock},
+    api::{Backend, Disk, SerialOutput, Share, SnapshotFiles, VmConfig, Vsock},
     arch::current::layout,
     boot::{Initrd, Kernel},
+    snapshot::{FileIdentity, Shape},
 };
 
 /// The fewest MiB that a Linux guest with its root file system starts in.
@@ -90,29 +91,43 @@ pub enum ConfigError {
     /// A share.
     #[error(transparent)]
     Share(#[from] ShareError),
-    /// What this VMM cannot do yet.
-    #[error("\"{0}\" is not possible with this VMM")]
-    Unsupported(&'static str),
+    /// A machine that is to be saved and goes on from another.
+    #[error(
+        "\"snapshot\" and \"restore\" exclude each other: only a machine that was booted is saved"
+    )]
+    SaveAgain,
     /// The context id.
     #[error("the vsock \"cid\" is {0}; a guest's is 3 to 4294967294")]
     Cid(u32),
 }
 
+/// How a machine begins.
+#[derive(Debug)]
+pub enum Origin {
+    /// With its kernel's first instruction.
+    Boot {
+        /// The kernel.
+        kernel: Kernel,
+        /// The initial RAM disk.
+        initrd: Option<Initrd>,
+    },
+    /// Where another one was saved.
+    Saved(SnapshotFiles),
+}
+
 /// A configuration that a machine can be made from, and its opened files.
 #[derive(Debug)]
 pub struct Validated {
-    /// The kernel.
-    pub kernel: Kernel,
-    /// Its path, for messages.
+    /// How it begins.
+    pub origin: Origin,
+    /// The kernel's path, for messages.
     pub kernel_path: PathBuf,
-    /// The initial RAM disk.
-    pub initrd: Option<Initrd>,
-    /// The user's words for the kernel.
-    pub cmdline: String,
-    /// 1 to 8.
-    pub vcpus: u8,
+    /// What it is, whatever media and files it is given.
+    pub shape: Shape,
     /// In bytes.
     pub memory: usize,
+    /// The files that it is to be saved into.
+    pub snapshot: Option<SnapshotFiles>,
     /// The disks; their files are opened by the device.
     pub disks: Vec<Disk>,
     /// The socket device.
@@ -136,7 +151,9 @@ impl Validated {
         if !(1..=MAX_VCPUS).contains(&config.vcpus) {
             return Err(ConfigError::Vcpus(config.vcpus));
         }
-        let memory = memory_bytes(config.memory_mib, host_memory_mib())?;
+        // That of a saved machine was possible, and must be the same.
+        let host = if config.restore.is_some() { None } else { host_memory_mib() };
+        let memory = memory_bytes(config.memory_mib, host)?;
         if !config.cmdline.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
             return Err(ConfigError::Cmdline);
         }
@@ -157,22 +174,31 @@ impl Validated {
             return Err(ConfigError::Cid(vsock.cid));
         }
         shares::check(&config.shares)?;
-        for (asked, field) in
-            [(config.snapshot.is_some(), "snapshot"), (config.restore.is_some(), "restore")]
-        {
-            if asked {
-                return Err(ConfigError::Unsupported(field));
-            }
+        if config.snapshot.is_some() && config.restore.is_some() {
+            return Err(ConfigError::SaveAgain);
         }
-        let kernel = open_kernel(&config.kernel)?;
-        let initrd = config.initrd.as_deref().map(open_initrd).transpose()?;
+        let devices = devices(&config);
+        let initrd = config.initrd.as_deref();
+        let (origin, kernel, initrd) = match config.restore {
+            None => {
+                let (kernel, kernel_file) = open_kernel(&config.kernel)?;
+                let initrd = initrd.map(open_initrd).transpose()?;
+                let (initrd, initrd_file) = initrd.unzip();
+                (Origin::Boot { kernel, initrd }, kernel_file, initrd_file)
+            }
+            Some(files) => {
+                let initrd = initrd.map(|path| identity("initial RAM disk", path)).transpose()?;
+                (Origin::Saved(files), identity("kernel", &config.kernel)?, initrd)
+            }
+        };
+        let cmdline = config.cmdline;
+        let (vcpus, bytes) = (config.vcpus, memory as u64);
         Ok(Self {
-            kernel,
+            origin,
             kernel_path: config.kernel,
-            initrd,
-            cmdline: config.cmdline,
-            vcpus: config.vcpus,
+            shape: Shape { kernel, initrd, cmdline, vcpus, memory: bytes, devices },
             memory,
+            snapshot: config.snapshot,
             disks: config.disks,
             vsock: config.vsock,
             balloon: config.balloon,
@@ -181,6 +207,19 @@ impl Validated {
             backend: config.backend,
         })
     }
+}
+
+/// The devices in the order in which the machine has them, without their media.
+fn devices(config: &VmConfig) -> Vec<String> {
+    let disk = |disk: &Disk| {
+        let access = if disk.read_only { "read-only" } else { "writable" };
+        format!("{access} disk {:?}", disk.id)
+    };
+    let serial = config.serial.iter().map(|_| "serial port".to_owned());
+    let vsock = config.vsock.iter().map(|vsock| format!("socket device {}", vsock.cid));
+    let balloon = config.balloon.then(|| "balloon".to_owned());
+    let shares = config.shares.iter().map(|share| format!("share {:?}", share.tag));
+    serial.chain(config.disks.iter().map(disk)).chain(vsock).chain(balloon).chain(shares).collect()
 }
 
 fn memory_bytes(mib: u64, host: Option<u64>) -> Result<usize, ConfigError> {
@@ -203,23 +242,30 @@ fn host_memory_mib() -> Option<u64> {
     Some(kib >> 10)
 }
 
-fn open(what: &'static str, path: &Path) -> Result<(File, u64), ConfigError> {
+fn open(what: &'static str, path: &Path) -> Result<(File, FileIdentity), ConfigError> {
     let wrong = |source| ConfigError::Open { what, path: path.to_owned(), source };
     let file = File::open(path).map_err(wrong)?;
     let metadata = file.metadata().map_err(wrong)?;
     if !metadata.is_file() {
         return Err(wrong(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
     }
-    Ok((file, metadata.len()))
+    Ok((file, FileIdentity::of(&metadata)))
 }
 
-fn open_initrd(path: &Path) -> Result<Initrd, ConfigError> {
-    let (file, length) = open("initial RAM disk", path)?;
-    Ok(Initrd { file, length })
+/// Which file it is, without opening it.
+fn identity(what: &'static str, path: &Path) -> Result<FileIdentity, ConfigError> {
+    let wrong = |source| ConfigError::Open { what, path: path.to_owned(), source };
+    fs::metadata(path).map(|metadata| FileIdentity::of(&metadata)).map_err(wrong)
 }
 
-fn open_kernel(path: &Path) -> Result<Kernel, ConfigError> {
-    let (mut file, length) = open("kernel", path)?;
+fn open_initrd(path: &Path) -> Result<(Initrd, FileIdentity), ConfigError> {
+    let (file, identity) = open("initial RAM disk", path)?;
+    Ok((Initrd { file, length: identity.length() }, identity))
+}
+
+fn open_kernel(path: &Path) -> Result<(Kernel, FileIdentity), ConfigError> {
+    let (mut file, identity) = open("kernel", path)?;
+    let length = identity.length();
     let refuse = |why: String| ConfigError::Kernel { path: path.to_owned(), why };
     let mut head = Vec::new();
     let (magic_at, magic) = BZIMAGE_MAGIC;
@@ -229,10 +275,10 @@ fn open_kernel(path: &Path) -> Result<Kernel, ConfigError> {
         .map_err(|source| ConfigError::Open { what: "kernel", path: path.to_owned(), source })?;
     if head.starts_with(ELF_MAGIC) {
         check_elf(&head, &file, length).map_err(refuse)?;
-        return Ok(Kernel::Elf(file));
+        return Ok((Kernel::Elf(file), identity));
     }
     if head.get(magic_at..) == Some(magic) {
-        return Ok(Kernel::BzImage(file));
+        return Ok((Kernel::BzImage(file), identity));
     }
     Err(refuse("is neither an ELF vmlinux nor a bzImage; name the kernel's image".to_owned()))
 }

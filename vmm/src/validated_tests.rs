@@ -28,9 +28,9 @@ fn a_whole_kernel_is_taken() {
     let directory = tempfile::tempdir().unwrap();
     let kernel = write(&directory, "vmlinux", &elf(62, 128));
     let validated = Validated::new(config(&kernel)).unwrap();
-    assert!(matches!(validated.kernel, Kernel::Elf(_)));
+    assert!(matches!(validated.origin, Origin::Boot { kernel: Kernel::Elf(_), initrd: None }));
     assert_eq!(validated.memory, 128 << 20);
-    assert_eq!(validated.vcpus, 1);
+    assert_eq!(validated.shape.vcpus, 1);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::{
     cell::Cell,
     ptr,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -15,9 +15,10 @@ use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 
 use crate::{
     api::{End, Mark},
+    arch::current::state::{MsrNumbers, VcpuState},
     bus::{Bus, Effect},
     gate::Gate,
-    kvm::{Instructions, KvmError, Vm},
+    kvm::{ExtendedState, Instructions, KvmError, Vm},
     notices::{Notices, monotonic_ns},
     software::{self, AssistError, Assistant},
 };
@@ -49,7 +50,7 @@ extern "C" fn on_kick(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_v
     RUNNING.with(|running| {
         let run = running.get();
         if !run.is_null() {
-            // SAFETY: the pointer is set only while this very thread holds the vCPU whose mapping it is, and KVM reads the
+            // SAFETY: the pointer is set only while this very thread keeps the vCPU whose mapping it is, and KVM reads the
             // byte whenever it likes.
             unsafe { (&raw mut (*run).immediate_exit).write_volatile(1) };
         }
@@ -72,7 +73,7 @@ pub struct Shared {
     pub assists: AtomicU64,
 }
 
-/// One vCPU before its thread runs.
+/// One vCPU. Its thread has it locked while the guest runs; while the thread waits at the gate others may look at it.
 pub struct Vcpu {
     id: u8,
     fd: VcpuFd,
@@ -110,24 +111,20 @@ impl Vcpu {
         Self { id, fd, assistant }
     }
 
-    /// Runs until the machine ends; for a thread of its own. `gate` tells when to pause and to stop.
-    pub fn run(mut self, shared: &Arc<Shared>, gate: &Gate) {
-        RUNNING.set(self.fd.get_kvm_run());
-        if gate.pass() {
-            if self.id == 0 {
-                shared.notices.mark(Mark::KernelEntry, monotonic_ns(), shared.instructions.total());
-            }
-            let end = self.run_guest(shared, gate);
-            if let Some(end) = end {
-                shared.notices.end(end);
-            }
-        }
-        RUNNING.set(ptr::null_mut());
-        gate.leave();
+    /// Its state. It must have waited at the gate since it ran last, or never have run.
+    ///
+    /// # Errors
+    /// [`KvmError`].
+    pub fn save(
+        &self,
+        numbers: &MsrNumbers,
+        extended: &mut ExtendedState,
+    ) -> Result<VcpuState, KvmError> {
+        VcpuState::save(&self.fd, numbers, extended)
     }
 
-    /// How the guest ended, or `None` when the gate said to stop.
-    fn run_guest(&mut self, shared: &Shared, gate: &Gate) -> Option<End> {
+    /// Runs the guest until its thread is kicked, which is `None`, or the guest ends.
+    fn run_guest(&mut self, shared: &Shared) -> Option<End> {
         loop {
             let next = match self.fd.run() {
                 Ok(exit) => {
@@ -138,12 +135,7 @@ impl Vcpu {
                     // Here KVM has completed the last exit's access: a vCPU pauses between two instructions. The flag is
                     // cleared before the gate is asked, so that a later kick sets it again.
                     self.fd.set_kvm_immediate_exit(0);
-                    if !gate.pass() {
-                        return None;
-                    }
-                    // So that the guest's watchdogs do not take a pause for a lockup; fails where it has no such clock.
-                    let _ = self.fd.kvmclock_ctrl();
-                    Next::Continue
+                    return None;
                 }
                 Err(error) => Next::Fail(RunError::Run(self.id, error)),
             };
@@ -173,6 +165,33 @@ impl Vcpu {
             _ => Err(RunError::Internal(self.id, kind)),
         }
     }
+}
+
+/// Runs a vCPU until the machine ends; for a thread of its own. `gate` tells when to pause and to stop.
+pub fn run(vcpu: &Mutex<Vcpu>, shared: &Shared, gate: &Gate) {
+    RUNNING.set(lock(vcpu).fd.get_kvm_run());
+    let mut began = false;
+    while gate.pass() {
+        let mut vcpu = lock(vcpu);
+        if began {
+            // So that the guest's watchdogs do not take a pause for a lockup; fails where it has no such clock.
+            let _ = vcpu.fd.kvmclock_ctrl();
+        } else if vcpu.id == 0 {
+            shared.notices.mark(Mark::KernelEntry, monotonic_ns(), shared.instructions.total());
+        }
+        began = true;
+        if let Some(end) = vcpu.run_guest(shared) {
+            shared.notices.end(end);
+            break;
+        }
+    }
+    RUNNING.set(ptr::null_mut());
+    gate.leave();
+}
+
+/// A thread that panicked while it held one has aborted the machine.
+pub(crate) fn lock(vcpu: &Mutex<Vcpu>) -> MutexGuard<'_, Vcpu> {
+    vcpu.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn handle(id: u8, exit: VcpuExit<'_>, bus: &Bus) -> Next {

@@ -57,6 +57,16 @@ pub enum KvmError {
     /// A model-specific register that KVM does not take.
     #[error("KVM does not let model-specific register {0:#x} be set")]
     Msr(u32),
+    /// The extended state of another processor or KVM.
+    #[error(
+        "the saved extended state of a virtual CPU has {saved} bytes, and here it has {here}; save the machine again"
+    )]
+    Extended {
+        /// Of the saved one.
+        saved: usize,
+        /// Of this KVM's.
+        here: usize,
+    },
     /// The probe guest did what neither kind of KVM does.
     #[error(
         "cannot tell what kind of KVM this is ({0}); say \"backend\": \"hardware\" or \"software\" in the configuration"

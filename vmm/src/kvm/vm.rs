@@ -90,6 +90,12 @@ impl Vm {
         usize::try_from(self.fd.check_extension_int(Cap::Xsave2)).unwrap_or(0).max(4096)
     }
 
+    /// The machine for calls of its own.
+    #[must_use]
+    pub fn fd(&self) -> &VmFd {
+        &self.fd
+    }
+
     /// The machine's memory.
     #[must_use]
     pub fn memory(&self) -> &GuestMemory {

@@ -2,7 +2,6 @@
 //! would, and moves RIP on, or gives the guest the exception that the processor would.
 
 use iced_x86::{Decoder, DecoderOptions, Mnemonic};
-use kvm_bindings::Xsave;
 use kvm_ioctls::VcpuFd;
 
 use super::{
@@ -11,7 +10,10 @@ use super::{
     paging::{Access, Fault, Paging},
     xsave::{self, Layout, Save},
 };
-use crate::{kvm::KvmError, memory::GuestMemory};
+use crate::{
+    kvm::{ExtendedState, KvmError},
+    memory::GuestMemory,
+};
 
 const LONGEST_INSTRUCTION: usize = 15;
 const VECTOR_BREAKPOINT: u8 = 3;
@@ -68,8 +70,7 @@ pub(super) enum Outcome {
 #[derive(Debug)]
 pub struct Assistant {
     layout: Layout,
-    state: Xsave,
-    image: Vec<u8>,
+    state: ExtendedState,
 }
 
 impl Assistant {
@@ -78,12 +79,7 @@ impl Assistant {
     /// # Errors
     /// [`KvmError::Call`] when there is no memory for that.
     pub fn new(layout: Layout, xsave_size: usize) -> Result<Self, KvmError> {
-        let words = xsave_size.saturating_sub(4096).div_ceil(4);
-        let state = Xsave::new(words).map_err(|_| KvmError::Call {
-            call: "KVM_GET_XSAVE2",
-            source: vmm_sys_util::errno::Error::new(libc::ENOMEM),
-        })?;
-        Ok(Self { layout, state, image: vec![0; 4096 + 4 * words] })
+        Ok(Self { layout, state: ExtendedState::new(xsave_size)? })
     }
 
     /// Completes the instruction at RIP.
@@ -157,8 +153,8 @@ impl Assistant {
         let compacted = (how == Save::Compacted).then_some(mask);
         let length = self.layout.length(mask, compacted);
         let mut area = context.area(length, Access::Write)?;
-        self.load(context.vcpu)?;
-        self.layout.save(how, mask, wide, &self.image, &mut area)?;
+        self.state.load(context.vcpu)?;
+        self.layout.save(how, mask, wide, self.state.image(), &mut area)?;
         Ok(Outcome::Done)
     }
 
@@ -167,37 +163,11 @@ impl Assistant {
         let head = context.area(xsave::MINIMUM, Access::Read)?;
         let compacted = self.layout.form(xcr0, &head)?;
         let area = context.area(self.layout.length(mask, compacted), Access::Read)?;
-        self.load(context.vcpu)?;
-        self.layout.restore(mask, compacted, context.is_wide(), &area, &mut self.image)?;
-        self.store(context.vcpu)?;
+        self.state.load(context.vcpu)?;
+        let image = self.state.image_mut();
+        self.layout.restore(mask, compacted, context.is_wide(), &area, image)?;
+        self.state.store(context.vcpu)?;
         Ok(Outcome::Done)
-    }
-
-    /// Reads the vCPU's extended state into the image.
-    fn load(&mut self, vcpu: &VcpuFd) -> Result<(), KvmError> {
-        // SAFETY: the buffer has the size that KVM_CAP_XSAVE2 told for this machine, and nothing here enables features later.
-        unsafe { vcpu.get_xsave2(&mut self.state) }.map_err(KvmError::call("KVM_GET_XSAVE2"))?;
-        let words = self.state.as_fam_struct_ref().xsave.region.iter().chain(self.state.as_slice());
-        for (bytes, word) in self.image.chunks_exact_mut(4).zip(words) {
-            bytes.copy_from_slice(&word.to_le_bytes());
-        }
-        Ok(())
-    }
-
-    /// Writes the image to the vCPU's extended state.
-    fn store(&mut self, vcpu: &VcpuFd) -> Result<(), KvmError> {
-        let word = |bytes: &[u8]| bytes.try_into().map_or(0, u32::from_le_bytes);
-        let (region, extra) = self.image.split_at(4096);
-        // SAFETY: only the words of `region` are written, the length of the flexible member stays.
-        let state = unsafe { self.state.as_mut_fam_struct() };
-        for (slot, bytes) in state.xsave.region.iter_mut().zip(region.chunks_exact(4)) {
-            *slot = word(bytes);
-        }
-        for (slot, bytes) in self.state.as_mut_slice().iter_mut().zip(extra.chunks_exact(4)) {
-            *slot = word(bytes);
-        }
-        // SAFETY: the buffer has the size that KVM_CAP_XSAVE2 told for this machine, and nothing here enables features later.
-        unsafe { vcpu.set_xsave2(&self.state) }.map_err(KvmError::call("KVM_SET_XSAVE"))
     }
 }
 

@@ -18,8 +18,9 @@ pub use xsave::Layout as XsaveLayout;
 
 /// `software_kvm` tells the guest's kernel to take a page fault at its system-call entry for the system call that it is.
 /// `clearcpuid=` keeps it from using what the emulator does not know and the kernel can do without. The guest sees the host's
-/// CPUID whatever the VMM says, so only its own command line can hide these.
-pub const CMDLINE: &str = "software_kvm clearcpuid=popcnt,cx16,smap,smep,rdrand,rdseed,fsgsbase,invpcid,pcid,erms,fsrm,rdpid,clwb,clflushopt,xsaves,xsavec,xsaveopt,xgetbv1";
+/// CPUID whatever the VMM says, so only its own command line can hide these. It also sees the host's time-stamp counter, which nobody can set: a
+/// guest that goes on later, or on a host that was restarted, reads the time from KVM's clock, which can be.
+pub const CMDLINE: &str = "software_kvm clocksource=kvm-clock clearcpuid=popcnt,cx16,smap,smep,rdrand,rdseed,fsgsbase,invpcid,pcid,erms,fsrm,rdpid,clwb,clflushopt,xsaves,xsavec,xsaveopt,xgetbv1";
 
 /// Whether a vCPU's last exit says that the emulator met an instruction that it does not know.
 pub fn emulation_failed(vcpu: &mut VcpuFd) -> bool {

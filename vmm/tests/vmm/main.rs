@@ -23,3 +23,5 @@ mod owner;
 mod refusals;
 #[cfg(test)]
 mod shares;
+#[cfg(test)]
+mod snapshot;

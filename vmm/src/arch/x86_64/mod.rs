@@ -5,3 +5,4 @@ pub mod cpuid;
 pub mod layout;
 pub mod mptable;
 pub mod start;
+pub mod state;
