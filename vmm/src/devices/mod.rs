@@ -24,6 +24,8 @@ pub mod vsock;
 #[cfg(test)]
 mod chaos;
 #[cfg(test)]
+mod suite;
+#[cfg(test)]
 mod testing;
 
 pub use counts::{BalloonCounts, BlockCounts, FsCounts, VsockCounts};

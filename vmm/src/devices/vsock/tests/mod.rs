@@ -4,7 +4,7 @@
 
 mod flow;
 mod rules;
-mod saved;
+pub(in crate::devices) mod saved;
 mod streams;
 
 use std::{
