@@ -78,6 +78,7 @@ macro_rules! devices {
 
 // One line for each device.
 devices! {
+    balloon: crate::devices::balloon::tests::Fixture,
     block: crate::devices::block::tests::Fixture,
     fs: crate::devices::fs::tests::Guest,
     rng: crate::devices::rng::tests::Guest,
