@@ -2,7 +2,14 @@
 
 #![allow(clippy::cast_possible_truncation, reason = "the numbers of a test are small")]
 
-use std::{fs, os::unix::fs::MetadataExt, path::PathBuf, sync::Arc};
+mod slots;
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tempfile::TempDir;
 
@@ -29,7 +36,7 @@ const UNSUPP: u8 = 2;
 
 /// A disk of files with these contents, and its driver.
 pub(in crate::devices) struct Fixture {
-    _directory: TempDir,
+    directory: TempDir,
     files: Vec<PathBuf>,
     counts: Arc<BlockCounts>,
     driver: Driver,
@@ -42,16 +49,11 @@ impl Fixture {
 
     fn without(contents: &[Vec<u8>], read_only: bool, without: u64) -> Self {
         let directory = TempDir::new().unwrap();
-        let files: Vec<_> = (0..contents.len())
-            .map(|index| directory.path().join(format!("part{index}")))
-            .collect();
-        for (path, bytes) in files.iter().zip(contents) {
-            fs::write(path, bytes).unwrap();
-        }
+        let files = write_files(directory.path(), contents);
         let block = Block::open(&disk(&files, read_only)).unwrap();
         let counts = block.counts();
         let driver = Driver::start(block, without);
-        Self { _directory: directory, files, counts, driver }
+        Self { directory, files, counts, driver }
     }
 
     /// One request; `data` is sent, or `room` bytes are received. Returns the status and what was received.
@@ -138,6 +140,16 @@ impl Subject for Fixture {
         }
         seen
     }
+}
+
+/// Files with these contents.
+fn write_files(directory: &Path, contents: &[Vec<u8>]) -> Vec<PathBuf> {
+    let write = |(index, bytes): (usize, &Vec<u8>)| {
+        let path = directory.join(format!("part{index}"));
+        fs::write(&path, bytes).unwrap();
+        path
+    };
+    contents.iter().enumerate().map(write).collect()
 }
 
 fn disk(files: &[PathBuf], read_only: bool) -> api::Disk {
