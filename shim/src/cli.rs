@@ -1,11 +1,13 @@
 //! The command line of `bulkhead`, as clap reads it and `--help` shows it.
 
+mod bench;
 mod container;
 mod template;
 mod verbs;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use bench::{BenchCommand, OutputArgs, ShowArgs, StartupArgs};
 pub use container::{ContainerArgs, CreateArgs, RunArgs};
 pub use template::{TemplateCommand, TemplateCreateArgs};
 pub use verbs::{
@@ -98,6 +100,9 @@ pub enum Command {
     /// Make, list and remove templates, of which microVMs are clones
     #[command(subcommand, arg_required_else_help = true)]
     Template(TemplateCommand),
+    /// Measure what isolation costs, and see that it is there
+    #[command(subcommand, arg_required_else_help = true)]
+    Bench(BenchCommand),
     /// Keep a container (for this program itself)
     #[command(hide = true)]
     Keeper(KeeperArgs),

@@ -70,6 +70,7 @@ struct File {
     kernel: Option<PathBuf>,
     initrd: Option<PathBuf>,
     vmm: Option<PathBuf>,
+    stamp: Option<PathBuf>,
     boot_timeout: Option<u64>,
     kvm: Option<Backend>,
     isolation: Option<Isolation>,
@@ -157,6 +158,7 @@ pub struct Settings {
     kernel: Option<PathBuf>,
     initrd: Option<PathBuf>,
     vmm: Option<PathBuf>,
+    stamp: Option<PathBuf>,
 }
 
 impl Settings {
@@ -224,6 +226,7 @@ impl Settings {
             kernel: variable("BULKHEAD_KERNEL").or(file.kernel),
             initrd: variable("BULKHEAD_INITRD").or(file.initrd),
             vmm: variable("BULKHEAD_VMM").or(file.vmm),
+            stamp: variable("BULKHEAD_STAMP").or(file.stamp),
         })
     }
 
@@ -273,6 +276,14 @@ impl Settings {
     /// [`SettingsError::Missing`].
     pub fn vmm(&self) -> Result<PathBuf, SettingsError> {
         find(self.vmm.as_deref(), "the VMM", "bulkhead-vmm", "BULKHEAD_VMM")
+    }
+
+    /// The program that a bench runs first in its containers.
+    ///
+    /// # Errors
+    /// [`SettingsError::Missing`].
+    pub fn stamp(&self) -> Result<PathBuf, SettingsError> {
+        find(self.stamp.as_deref(), "the bench's program", "bulkhead-stamp", "BULKHEAD_STAMP")
     }
 }
 
