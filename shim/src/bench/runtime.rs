@@ -151,6 +151,9 @@ impl Runtime {
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).arg(verb).args(words);
         command.stdin(Stdio::null()).stdout(output).stderr(errors);
+        if let Kind::Clone { templates } = &self.kind {
+            command.env("BULKHEAD_TEMPLATES", templates);
+        }
         // A terminal's Ctrl-C is for the bench to act on.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let child = command.spawn().map_err(|source| BenchError::Program {
@@ -204,7 +207,15 @@ fn last_line(path: &Path) -> Option<String> {
     file.take(MAX_OUTPUT).read_to_end(&mut text).ok()?;
     let text = String::from_utf8_lossy(&text);
     let line = text.lines().rev().find(|line| !line.trim().is_empty())?;
-    Some(line.trim().to_owned())
+    Some(message(line.trim()))
+}
+
+/// What a line of runc's log says: `time="…" level=error msg="it says \"no\""`.
+fn message(line: &str) -> String {
+    let quoted = line.split_once(" msg=").map(|(_, quoted)| quoted);
+    // Go quotes as JSON does, but for what no runtime says.
+    let text = quoted.and_then(|quoted| serde_json::from_str(quoted).ok());
+    text.unwrap_or_else(|| line.to_owned())
 }
 
 #[cfg(test)]
@@ -232,6 +243,15 @@ mod tests {
             runtime("echo one >&2; echo \"two $0 $1\" >&2; echo >&2; exit 3");
         let error = runtime.verb("start", &slot, &[]).unwrap_err().to_string();
         assert_eq!(error, "the shell: start failed: two start box");
+    }
+
+    #[test]
+    fn the_line_of_a_log_is_its_message() {
+        let line = r#"time="2026-01-01T00:00:00Z" level=error msg="it says \"no\": gone""#;
+        assert_eq!(message(line), "it says \"no\": gone");
+        for other in ["plain words", "x msg=\"unended", "a msg=7"] {
+            assert_eq!(message(other), other);
+        }
     }
 
     #[test]

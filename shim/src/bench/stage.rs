@@ -1,11 +1,6 @@
 //! What a bench runs its containers on: an image's root, the directories, and the runtimes beside each other.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::{fs, path::PathBuf, time::Duration};
 
 use bulkhead_rootfs::{Image, Store};
 use rustix::mount::{UnmountFlags, unmount};
@@ -110,18 +105,17 @@ impl Stage {
     pub fn own(&mut self, mode: Mode) -> Result<Runtime, BenchError> {
         let templates = self.work.file("templates");
         let (key, name, kind, words): (_, _, _, &[&str]) = match mode {
-            Mode::Cold => ("cold", "vm, cold", Kind::Cold, &["--isolation", "vm"]),
+            Mode::Cold => {
+                let words = &["--isolation", "vm", "--template", "never"];
+                ("cold", "vm, cold", Kind::Cold, words)
+            }
             Mode::Clone => {
                 let kind = Kind::Clone { templates };
                 ("clone", "vm, clone", kind, &["--isolation", "vm", "--template", "require"])
             }
             Mode::Host => ("host", "host", Kind::Plain, &["--isolation", "host"]),
         };
-        let mut words = words.to_vec();
-        if mode == Mode::Cold && knows_templates(&self.oci) {
-            words.extend(["--template", "never"]);
-        }
-        self.runtime(key, name, kind, self.oci.clone(), &words)
+        self.runtime(key, name, kind, self.oci.clone(), words)
     }
 
     /// Another runtime.
@@ -149,33 +143,6 @@ impl Stage {
         Ok(runtime)
     }
 
-    /// The modes that this host can, of those wanted (all, when none is); and for each of the others why it cannot.
-    #[must_use]
-    pub fn modes(&self, wanted: &[Mode]) -> (Vec<Mode>, Vec<String>) {
-        let all = [Mode::Cold, Mode::Clone, Mode::Host];
-        let wanted = if wanted.is_empty() { &all } else { wanted };
-        let mut notes = Vec::new();
-        let mut modes: Vec<Mode> = Vec::new();
-        for mode in all.into_iter().filter(|mode| wanted.contains(mode)) {
-            match self.obstacle(mode) {
-                None => modes.push(mode),
-                Some(why) => notes.push(why),
-            }
-        }
-        (modes, notes)
-    }
-
-    fn obstacle(&self, mode: Mode) -> Option<String> {
-        if mode != Mode::Host && !Path::new("/dev/kvm").exists() {
-            let why = "there is no /dev/kvm: load kvm_intel or kvm_amd, or use --mode host";
-            return Some(format!("{mode:?} is left out: {why}"));
-        }
-        if mode == Mode::Clone && !knows_templates(&self.oci) {
-            return Some("Clone is left out: this bulkhead-oci has no templates".into());
-        }
-        None
-    }
-
     /// The programs that are measured.
     #[must_use]
     pub fn facts(&self, runtimes: &[Runtime]) -> Vec<Fact> {
@@ -196,12 +163,6 @@ fn runtime_program() -> Result<PathBuf, BenchError> {
         Ok(_) => Ok(path),
         Err(source) => Err(BenchError::Program { what: "bulkhead's runtime".into(), path, source }),
     }
-}
-
-/// This runtime can clone.
-fn knows_templates(oci: &Path) -> bool {
-    let help = Command::new(oci).arg("--help").stdin(Stdio::null()).output();
-    help.is_ok_and(|help| String::from_utf8_lossy(&help.stdout).contains("--template"))
 }
 
 /// Hides the empty tree of cgroup v2 of a host that has version 1, too, from this process and its children: crun 1.8 refuses such a host. Returns whether
@@ -227,6 +188,8 @@ pub fn leave_hybrid() -> Result<bool, BenchError> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]

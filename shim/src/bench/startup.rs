@@ -1,6 +1,7 @@
 //! `bench startup`: the same bundle started by all runtimes in turns, A B C A B C …, so that whatever drifts on the host hits all alike.
 
 use std::{
+    path::Path,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -74,28 +75,32 @@ pub struct Options {
 /// [`BenchError`]; everything that was started is removed.
 pub fn run(options: &Options) -> Result<Report, BenchError> {
     let mut stage = Stage::open(&options.image, options.limit)?;
-    let (modes, mut notes) = stage.modes(&options.modes);
+    let mut notes = Vec::new();
     let mut runtimes = Vec::new();
-    for mode in modes {
+    for mode in modes(&options.modes, &mut notes) {
         runtimes.push(stage.own(mode)?);
     }
     for peer in &options.peers {
         runtimes.push(stage.peer(peer)?);
     }
-    if runtimes.is_empty() {
-        return Err(BenchError::Usage(notes.join("; ")));
-    }
-    let facts = stage.facts(&runtimes);
     if !options.peers.is_empty() && leave_hybrid()? {
         notes.push("The host has cgroup v1 and an empty tree of v2. The latter was hidden from all runtimes: crun refuses such a mixture.".into());
     }
     let slot = stage.slot("0", &options.command)?;
+    let template = match make_template(&runtimes, &slot) {
+        Err(error) if options.modes.is_empty() && !matches!(error, BenchError::Interrupted(_)) => {
+            runtimes.retain(|runtime| !matches!(runtime.kind, Kind::Clone { .. }));
+            notes.push(format!("Clones are left out: {error}"));
+            None
+        }
+        made => made?,
+    };
+    let facts = stage.facts(&runtimes);
     let title = format!("Start-up of {}", stage.image.names.first().unwrap_or(&options.image));
     let mut report = Report::new(ReportKind::Startup, &title, facts);
     for runtime in &runtimes {
         report.subject(&runtime.key, &runtime.name, about(runtime));
     }
-    let template = make_template(&runtimes, &slot)?;
     let lives = lives(&runtimes, &slot, options)?;
     report.groups.push(phases(&lives));
     report.groups.push(costs(&lives, template));
@@ -111,6 +116,19 @@ pub fn run(options: &Options) -> Result<Report, BenchError> {
     }
     report.notes = notes;
     Ok(report)
+}
+
+/// The modes to measure: those that were named, else all that this host can.
+fn modes(wanted: &[Mode], notes: &mut Vec<String>) -> Vec<Mode> {
+    let all = [Mode::Cold, Mode::Clone, Mode::Host];
+    if !wanted.is_empty() {
+        return all.into_iter().filter(|mode| wanted.contains(mode)).collect();
+    }
+    if Path::new("/dev/kvm").exists() {
+        return all.into();
+    }
+    notes.push("MicroVMs are left out: there is no /dev/kvm; load kvm_intel or kvm_amd.".into());
+    vec![Mode::Host]
 }
 
 fn about(runtime: &Runtime) -> &'static str {

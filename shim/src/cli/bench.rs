@@ -63,7 +63,7 @@ pub struct StartupArgs {
     /// Measure the memory of so many idle containers of each
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(..=1000))]
     pub memory_runs: u32,
-    /// Bulkhead's own modes [default: all that the host can]
+    /// Bulkhead's own modes: cold, clone, host [default: all that this host can]
     #[arg(long, value_name = "MODE", value_delimiter = ',')]
     pub mode: Vec<Mode>,
     /// Another runtime with runc's command line, by its path or its name in the PATH
