@@ -7,6 +7,7 @@ mod limits;
 mod names;
 mod owners;
 mod protocol;
+mod saved;
 
 use std::{
     fs,
@@ -101,12 +102,25 @@ impl Guest {
         self.ask(INIT, 0, &words(&[7, 37, 1 << 20, u32::MAX])).unwrap();
     }
 
+    /// Whose share has no entries.
+    fn empty() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["rw", "ro"] {
+            fs::create_dir(directory.path().join(name)).unwrap();
+        }
+        Self::of(device_of(directory.path(), FILES, Cache::Auto, &[]), directory, 0)
+    }
+
     fn unmounted(files: usize, cache: Cache, without: u64) -> Self {
         let directory = tempfile::tempdir().unwrap();
         for name in ["rw", "ro", "other"] {
             fs::create_dir(directory.path().join(name)).unwrap();
         }
         let device = device(directory.path(), files, cache);
+        Self::of(device, directory, without)
+    }
+
+    fn of(device: Fs, directory: TempDir, without: u64) -> Self {
         let counts = device.counts();
         let driver = Driver::start(device, without);
         Self { driver, counts, directory, unique: 0, user: (0, 0) }
@@ -331,21 +345,23 @@ impl Subject for Guest {
 
 /// A device that serves `directory`.
 pub(in crate::devices) fn device(directory: &Path, files: usize, cache: Cache) -> Fs {
+    device_of(directory, files, cache, &[("rw", false), ("ro", true)])
+}
+
+/// A device that serves these entries of `directory`.
+fn device_of(directory: &Path, files: usize, cache: Cache, entries: &[(&str, bool)]) -> Fs {
     let root = fs::OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
         .open(directory)
         .unwrap();
-    let entry = |name: &str, read_only| ShareEntry {
+    let entry = |&(name, read_only): &(&str, bool)| ShareEntry {
         name: name.to_owned(),
         path: directory.join(name),
         read_only,
     };
-    let share = Share {
-        tag: "the share".to_owned(),
-        cache,
-        entries: vec![entry("rw", false), entry("ro", true)],
-    };
+    let share =
+        Share { tag: "the share".to_owned(), cache, entries: entries.iter().map(entry).collect() };
     Fs::new(&share, root.into(), Arc::new(Reopen::open().unwrap()), files).unwrap()
 }
 
