@@ -34,9 +34,11 @@ FILES AND ENVIRONMENT
   BULKHEAD_VMM           the virtual machine monitor      [bulkhead-vmm]
   BULKHEAD_TEMPLATE      auto, never or require           [auto]
   BULKHEAD_TEMPLATES     templates of microVMs            [/var/lib/bulkhead/templates]
+  BULKHEAD_ADMISSION     start, whole or off              [start]
   BULKHEAD_BOOT_TIMEOUT  seconds a guest has to answer    [180]
   BULKHEAD_KVM           auto, hardware or software       [auto]
   The two of templates are `mode` and `directory` in the file's section [template], where `max` is how many are kept [16].
+  Whether there is memory for a microVM is `mode` in [admission]; BULKHEAD_ADMISSION_RESERVE (`reserve`) stays free, BULKHEAD_ADMISSION_START (`start`) is needed.
   The kernel, the agent and the VMM are looked for beside this program, then in /usr/lib/bulkhead.";
 
 /// Runs OCI containers, each in its own microVM.

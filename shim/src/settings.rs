@@ -347,8 +347,8 @@ fn admission_rule(mut rule: admission::Rule) -> Result<admission::Rule, Settings
             need: "start, whole or off",
         })?;
     }
-    rule.reserve = size("BULKHEAD_RESERVE")?.or(rule.reserve);
-    rule.start = size("BULKHEAD_START_MEMORY")?.unwrap_or(rule.start);
+    rule.reserve = size("BULKHEAD_ADMISSION_RESERVE")?.or(rule.reserve);
+    rule.start = size("BULKHEAD_ADMISSION_START")?.unwrap_or(rule.start);
     Ok(rule)
 }
 
