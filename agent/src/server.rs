@@ -175,7 +175,7 @@ impl Server {
                 self.processes.remove(&container);
                 Ok(Reply::Done)
             }
-            Call::Prepare(prepare) => self.template.prepare(&self.link, *prepare),
+            Call::Prepare(prepare) => self.template.prepare(&self.link, &self.platform, *prepare),
             Call::Awaken(awaken) => self.template.awaken(&self.link, &awaken),
             // Everything has ended by now.
             Call::Shutdown => Ok(Reply::Done),
@@ -198,6 +198,7 @@ impl Server {
             boot::show_kernel_file_systems()?;
         }
         let created = Builder::new(&self.platform, ends)
+            .spare(self.template.spare())
             .state(hooks::State::new(&id, &bundle, &spec))
             .init(&id, &spec, root_of(root));
         let Created { container, console, warnings } = created.map_err(failure)?;
@@ -323,6 +324,7 @@ impl Server {
     fn reap(&mut self) {
         events::drain(&self.children);
         while let Some((pid, status)) = next_ended() {
+            self.template.exited(pid);
             if let Some(exited) = self.processes.exited(pid, status) {
                 self.control.put(&Message::Exited(exited));
             }

@@ -3,16 +3,17 @@
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use bulkhead_container::spec::Spec;
+use bulkhead_container::{Platform, Spare, spec::Spec};
 use bulkhead_protocol::{Awaken, Failure, Prepare, Reply};
 use rustix::{
     fs::{Mode, OFlags},
     io::Errno,
+    process::Pid,
     time::{ClockId, Timespec},
 };
 
 use crate::{
-    answer::{Answer, invalid, system},
+    answer::{Answer, failure, invalid, system},
     link::Link,
 };
 
@@ -28,19 +29,39 @@ pub(crate) struct Template {
     nonce: Option<String>,
     /// `/dev/urandom`, which a clone then need not open.
     random: Option<OwnedFd>,
+    /// A process for the first container that asks for what was expected.
+    spare: Option<Spare>,
 }
 
 impl Template {
     /// Gets ready.
-    pub(crate) fn prepare(&mut self, link: &Link, prepare: Prepare<Spec>) -> Answer {
+    pub(crate) fn prepare(
+        &mut self,
+        link: &Link,
+        platform: &Platform,
+        prepare: Prepare<Spec>,
+    ) -> Answer {
         only_in_a_guest(link)?;
-        let Prepare { nonce, spec: _ } = prepare;
+        let Prepare { nonce, spec } = prepare;
         if digits::<NONCE>(&nonce).is_none() {
             return Err(invalid(format!("{nonce:?} is no nonce; 32 hexadecimal digits are")));
         }
         self.random = Some(open_random()?);
+        if let Some(spec) = spec {
+            self.spare = Spare::make(platform, &spec).map_err(failure)?;
+        }
         self.nonce = Some(nonce);
         Ok(Reply::Done)
+    }
+
+    /// The process that was made ahead.
+    pub(crate) fn spare(&mut self) -> Option<&mut Spare> {
+        self.spare.as_mut()
+    }
+
+    /// Forgets the process that was made ahead when it is the one that has ended.
+    pub(crate) fn exited(&mut self, pid: Pid) {
+        self.spare.take_if(|spare| spare.pid() == Some(pid));
     }
 
     /// Makes a clone differ from all others of its template. Nothing may have asked the kernel for random bytes before.

@@ -18,7 +18,7 @@ use bulkhead_protocol::{
     Awaken, Call, Create, ExitStatus, Lower, Prepare, Reply, Root, Stdio, Upper,
 };
 use bulkhead_vmm::api::{End, Mark};
-use serde_json::json;
+use serde_json::{Value, json};
 use support::{Agent, Guest, all, erofs, ext4, make_root, parts, process, shell};
 
 fn layers(upper: Upper) -> Root {
@@ -87,6 +87,97 @@ fn awakens(agent: &mut Agent) {
     let failure = agent.call(awaken("0")).map(nonce);
     assert_eq!(failure.unwrap(), Some(digits));
     agent.call(Call::Awaken(Awaken { seed: "12".to_owned(), realtime_ns: 0 })).unwrap_err();
+}
+
+fn prepare(nonce: &str, spec: Option<Value>) -> Call {
+    Call::Prepare(Box::new(Prepare { nonce: nonce.to_owned(), spec }))
+}
+
+/// What a container sees of itself.
+const LOOK: &str = "cat /proc/self/mountinfo; echo ==; cat /proc/1/status; echo ==; cd /dev; ls -lan . shm mqueue pts; echo ==; \
+    cat /proc/self/cgroup /sys/fs/cgroup/*.max /proc/1/limits; hostname; pwd; umask; echo /proc/[0-9]* $(ls /proc/1/fd); \
+    ls -l /proc/1/ns/ | sed 's/.*-> //'; wc -c /proc/kcore /proc/sched_debug; echo /sys/firmware/*; mknod /tmp/disk b 254 0 && \
+    head -c 1 /tmp/disk; for file in /proc/sys/kernel/hostname /proc/sysrq-trigger /dev/null /dev/zero; do echo x > $file; done";
+
+/// As two containers must agree about it: without numbers that the kernel gives out, in an order of its own.
+fn likeness(out: &str) -> Vec<String> {
+    let mut parts = out.split("==\n");
+    let mut lines: Vec<_> = parts
+        .next()
+        .unwrap()
+        .lines()
+        .map(|line| line.split(' ').skip(3).collect::<Vec<_>>().join(" "))
+        .collect();
+    lines.sort();
+    let changes = |line: &&str| {
+        let numbers =
+            ["ctxt_switches", "Vm", "Rss", "Cpus_allowed_list", "Speculation", "voluntary"];
+        !numbers.iter().any(|word| line.contains(word))
+    };
+    let namespace = |line: &str| line.split(":[").next().unwrap().to_owned();
+    let dated = |line: &str| {
+        // Times of files.
+        let words: Vec<_> = line.split_whitespace().collect();
+        if words.len() > 8 {
+            [&words[..5], &words[8..]].concat().join(" ")
+        } else {
+            line.to_owned()
+        }
+    };
+    lines.extend(parts.next().unwrap().lines().filter(changes).map(str::to_owned));
+    lines.extend(parts.next().unwrap().lines().map(dated));
+    lines.extend(parts.next().unwrap().lines().map(namespace));
+    lines
+}
+
+/// A container that takes what was made ahead, and one that does not, are alike.
+#[test]
+fn a_container_that_was_made_ahead() {
+    let Some(mut agent) = boot() else { return };
+    let limits = json!({
+        "memory": {"limit": 64 << 20}, "pids": {"limit": 50},
+        "devices": [{"allow": false, "access": "rwm"}],
+    });
+    let mut expected = shell("true");
+    let mut asked = shell(LOOK);
+    asked["linux"]["resources"] = limits;
+    let ordinary = agent.run_in(layers(Upper::Tmpfs), asked.clone());
+    let nonce = "0".repeat(32);
+    agent.call(prepare(&nonce, Some(expected.clone()))).unwrap();
+    let begin = agent.instructions();
+    let ahead = agent.run_in(layers(Upper::Tmpfs), asked.clone());
+    println!(
+        "guest-kernel instructions of a container that was made ahead: {}",
+        agent.instructions() - begin
+    );
+    assert_eq!(ahead.2, ordinary.2);
+    assert_eq!(likeness(&ahead.0), likeness(&ordinary.0));
+    assert_eq!(ahead.1, ordinary.1);
+    assert!(ahead.1.contains("Read-only file system"), "{}", ahead.1);
+
+    // There is none any more; and one that is not what a container asks for stays for another.
+    let out = |(out, _, status)| (out, status);
+    let fine = |text: &str| (text.to_owned(), ExitStatus::Code(0));
+    assert_eq!(out(agent.run_in(layers(Upper::Tmpfs), shell("echo again"))), fine("again\n"));
+    expected["linux"]["maskedPaths"] = json!([]);
+    agent.call(prepare(&nonce, Some(expected.clone()))).unwrap();
+    assert_eq!(out(agent.run_in(layers(Upper::None), shell("echo other"))), fine("other\n"));
+    expected["process"] = process(&["sh", "-c", "tty; grep -c . /proc/1/mountinfo; touch /x"]);
+    expected["process"]["terminal"] = json!(true);
+    expected["root"]["readonly"] = json!(true);
+    let stdio = Stdio { main: Some(9), stdin: false, stderr: None };
+    agent.create_in("t", expected, layers(Upper::Tmpfs), stdio).unwrap();
+    agent.start_container("t").unwrap();
+    let mut text = String::new();
+    agent.stream(9).read_to_string(&mut text).unwrap();
+    assert!(text.starts_with("/dev/console") || text.starts_with("/dev/pts/0"), "{text}");
+    assert!(text.contains("Read-only file system"), "{text}");
+    agent.wait("t", None);
+    agent.delete("t").unwrap();
+    let mut unknown = shell("true");
+    unknown["mounts"][0]["type"] = json!("nofs");
+    agent.call(prepare(&nonce, Some(unknown))).unwrap();
+    assert_eq!(agent.power_off().0, End::PowerOff);
 }
 
 #[test]

@@ -32,6 +32,7 @@ use crate::{
     record::Record,
     rlimit::Limits,
     seccomp::Filter,
+    spare::{Group, Spare},
     spec::{self, Linux, NamespaceType, Resources, Spec},
     sysctl::Sysctls,
     terminal::Size,
@@ -142,6 +143,7 @@ pub struct Builder<'a> {
     pub(crate) keyring: bool,
     pub(crate) entry: Entry,
     state: Option<State>,
+    spare: Option<&'a mut Spare>,
 }
 
 /// A container whose first process waits, as the engine sees it.
@@ -158,7 +160,7 @@ impl<'a> Builder<'a> {
     #[must_use]
     pub fn new(platform: &'a Platform, stdio: Stdio) -> Self {
         let entry = Entry::Pivot;
-        Self { platform, stdio, preserved: 0, keyring: false, entry, state: None }
+        Self { platform, stdio, preserved: 0, keyring: false, entry, state: None, spare: None }
     }
 
     /// The program also gets the `count` descriptors of this process that follow the standard streams.
@@ -177,6 +179,12 @@ impl<'a> Builder<'a> {
     #[must_use]
     pub fn without_pivot(self, without: bool) -> Self {
         Self { entry: if without { Entry::Move } else { Entry::Pivot }, ..self }
+    }
+
+    /// A process that may be taken for the container's first one, when it is what that wants.
+    #[must_use]
+    pub fn spare(self, spare: Option<&'a mut Spare>) -> Self {
+        Self { spare, ..self }
     }
 
     /// What hooks get to know of the container; without it, they get its id and annotations.
@@ -257,6 +265,8 @@ impl<'a> Builder<'a> {
         };
         let mut init = plan(spec, linux, namespaces.clone(), root, platform, state.bundle())?;
         init.entry = entry;
+        let spare = self.spare.filter(|_| share && entry == Entry::Pivot);
+        let mut ahead = spare.and_then(|spare| spare.take(spec, linux, &mut init));
         init.gate = gate.as_ref().map(AsRawFd::as_raw_fd);
         init.hooks = InitHooks {
             maker_has_some: by_maker.iter().any(|(hooks, _)| !hooks.is_empty()),
@@ -279,8 +289,19 @@ impl<'a> Builder<'a> {
         if platform.is_guest() && !in_user {
             identity = identity.made_by_plain_root();
         }
-        let (cgroup, left_out) =
-            make_cgroup(platform, id, linux.cgroups_path.as_deref(), resources)?;
+        let path = linux.cgroups_path.as_deref();
+        let (cgroup, left_out, filter) = match &mut ahead {
+            Some(ahead) => {
+                let left_out = limit(platform, ahead.cgroup(), resources)?;
+                let (cgroup, filter) =
+                    ahead.take_group(id).map(|Group { cgroup, filter }| (cgroup, filter)).unzip();
+                (cgroup, left_out, filter)
+            }
+            None => {
+                let (cgroup, left_out) = make_cgroup(platform, id, path, resources)?;
+                (cgroup, left_out, None)
+            }
+        };
         warnings.extend(left_out);
         init.mounts.show_groups(mount::groups(cgroup.as_ref()), namespaces.has_cgroup());
         let work = Work {
@@ -302,9 +323,18 @@ impl<'a> Builder<'a> {
             limits,
             hooks: Some(&run_hooks),
         };
-        let launched = launch.init(work, &namespaces).and_then(|launched| {
+        let launched = match ahead {
+            Some(ahead) => launch.take(work, ahead),
+            None => launch.init(work, &namespaces),
+        };
+        let launched = launched.and_then(|launched| {
             let rules = resources.map_or(&[][..], |resources| &resources.devices);
-            match cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.restrict_devices(rules)) {
+            let restricted = match (&cgroup, &filter) {
+                (Some(cgroup), Some(filter)) => cgroup.filter_devices(filter),
+                (Some(cgroup), None) => cgroup.restrict_devices(rules),
+                (None, _) => Ok(()),
+            };
+            match restricted {
                 Ok(()) => {
                     facts.root_mount = root_mount.clone().map(RootMount::after).transpose()?;
                     Ok(launched)
@@ -465,6 +495,17 @@ fn make_cgroup(
     }
 }
 
+/// Sets the limits of a group that was made before they were known.
+fn limit(
+    platform: &Platform,
+    cgroup: Option<&Cgroup>,
+    resources: Option<&Resources>,
+) -> Result<Vec<String>, Error> {
+    let (Some(cgroup), Some(resources)) = (cgroup, resources) else { return Ok(Vec::new()) };
+    platform.cgroups.as_ref().map_or(Ok(()), |groups| groups.enable_for(resources))?;
+    cgroup.update(resources)
+}
+
 fn plan(
     spec: &Spec,
     linux: &Linux,
@@ -501,5 +542,6 @@ fn plan(
         entry: Entry::Pivot,
         hooks: InitHooks::default(),
         gate: None,
+        made_ahead: false,
     })
 }

@@ -104,6 +104,8 @@ pub(crate) struct Init {
     pub(crate) hooks: InitHooks,
     /// A listening socket: the process waits there for the one who starts it, not for its maker.
     pub(crate) gate: Option<RawFd>,
+    /// Its process was made ahead: it is in its namespaces.
+    pub(crate) made_ahead: bool,
 }
 
 /// The hooks that a container's first process runs, or waits for.
@@ -164,7 +166,7 @@ fn open_number(number: RawFd) -> BorrowedFd<'static> {
     unsafe { BorrowedFd::borrow_raw(number) }
 }
 
-fn fail(report: BorrowedFd<'_>, error: Error) -> ! {
+pub(crate) fn fail(report: BorrowedFd<'_>, error: Error) -> ! {
     report::failed(report, &error);
     drop(error);
     sys::exit(1)
@@ -283,13 +285,18 @@ impl Init {
         identity: &Identity,
         report: BorrowedFd<'_>,
     ) -> Result<Option<OwnedFd>, Error> {
-        if !self.namespaces.needs_forerunner() {
-            self.namespaces.join()?;
-        }
-        self.namespaces.make()?;
-        self.names()?;
         let shared =
             self.propagation.is_some_and(|kind| kind.contains(MountPropagationFlags::SHARED));
+        if !self.made_ahead {
+            if !self.namespaces.needs_forerunner() {
+                self.namespaces.join()?;
+            }
+            self.namespaces.make()?;
+            if self.entry != Entry::Chroot {
+                mount::keep_apart(shared)?;
+            }
+        }
+        self.names()?;
         let root = mount::prepare(&self.root, &self.scratch, self.entry, shared)?;
         let sources = self.mounts.open()?;
         let in_user = self.namespaces.has(NamespaceType::User);

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::CString,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
 };
 
 use rustix::{process::Pid, thread::ThreadNameSpaceType};
@@ -22,6 +22,7 @@ use crate::{
     program::Program,
     report::{self, Report},
     rlimit::Limits,
+    spare::{self, Spare, Waiting},
 };
 
 /// How a process is made.
@@ -110,38 +111,42 @@ impl Launch<'_> {
         .map_err(at("go back to", "the agent's PID namespace"))
     }
 
+    /// Has a process that was made ahead do it.
+    pub(crate) fn take(&self, work: Work, ahead: Spare) -> Result<Launched, Error> {
+        let Some(ahead) = ahead.into_waiting() else { return Err(spare::died()) };
+        let (job, descriptors) = Job::of(work, ahead.theirs());
+        let job = OwnedJob(Box::into_raw(Box::new(job)));
+        let given = ahead.give(job.0).map_err(|_| spare::died());
+        let heard = given.and_then(|()| self.hear(&ahead.process, &ahead.report));
+        // The new process has its own copies.
+        drop(descriptors);
+        let Waiting { process, report, stack, .. } = ahead;
+        match heard {
+            Ok(console) => {
+                let pending = Pending { report, job, _stack: Some(stack) };
+                Ok(Launched { process, pending, console })
+            }
+            Err(error) => {
+                process.end();
+                Err(error)
+            }
+        }
+    }
+
     fn run(&self, work: Work, namespaces: &Namespaces) -> Result<Launched, Error> {
         let (report, theirs) = report::pair()?;
         let stack =
             if self.share { Some(Stack::new().map_err(at("make", "a stack"))?) } else { None };
-        let Work {
-            streams,
-            task,
-            identity,
-            program,
-            preserved,
-            keyring,
-            label,
-            affinity,
-            descriptors,
-        } = work;
+        let (job, descriptors) = Job::of(work, theirs.as_raw_fd());
         let doors = self.cgroup.map_or(Ok(Vec::new()), Cgroup::doors)?;
         let hold = namespaces.new_user() || namespaces.needs_forerunner();
         let forerun = namespaces.needs_forerunner().then_some(namespaces.flags);
         let job = Job {
-            report: theirs.as_raw_fd(),
             doors: doors.iter().map(AsRawFd::as_raw_fd).collect(),
-            streams,
-            preserved,
-            task,
-            identity,
-            program,
             hold,
             forerun,
             apart: !self.share,
-            keyring,
-            label,
-            affinity,
+            ..job
         };
         let job = OwnedJob(Box::into_raw(Box::new(job)));
         let group = self.cgroup.map(Cgroup::dir).transpose()?.flatten();
@@ -214,6 +219,39 @@ impl Launch<'_> {
                 }
             }
         }
+    }
+}
+
+impl Job {
+    /// A job in the maker's memory, and what has to stay open until its process has it. `report`: the process's number.
+    fn of(work: Work, report: RawFd) -> (Self, Vec<OwnedFd>) {
+        let Work {
+            streams,
+            task,
+            identity,
+            program,
+            preserved,
+            keyring,
+            label,
+            affinity,
+            descriptors,
+        } = work;
+        let job = Self {
+            report,
+            doors: Vec::new(),
+            streams,
+            preserved,
+            task,
+            identity,
+            program,
+            hold: false,
+            forerun: None,
+            apart: false,
+            keyring,
+            label,
+            affinity,
+        };
+        (job, descriptors)
     }
 }
 

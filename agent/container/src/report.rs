@@ -22,6 +22,8 @@ const MADE: u8 = b'M';
 const HOOKS: u8 = b'H';
 const GO: u8 = b'G';
 const NOT_EXECUTED: u8 = b'X';
+/// The standard streams.
+const MAX_FILES: usize = 3;
 /// An error's text is one line; more of it is cut.
 const MAX_TEXT: usize = 4096;
 
@@ -85,6 +87,42 @@ pub(crate) fn receive(from: &OwnedFd) -> Result<Report, Error> {
 /// The maker lets the process go on.
 pub(crate) fn go(to: &OwnedFd) -> Result<(), Error> {
     send(to.as_fd(), &[GO], None).map_err(at("wake", "the new process"))
+}
+
+/// The maker lets a process go on that was made ahead, with descriptors for it, at most [`MAX_FILES`].
+pub(crate) fn go_with(to: &OwnedFd, files: &[BorrowedFd<'_>]) -> Result<(), Error> {
+    if files.is_empty() {
+        return go(to);
+    }
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FILES))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let sent = if ancillary.push(SendAncillaryMessage::ScmRights(files)) {
+        let data = &[IoSlice::new(&[GO])];
+        rustix::net::sendmsg(to, data, &mut ancillary, SendFlags::NOSIGNAL).map(drop)
+    } else {
+        Err(Errno::NOBUFS)
+    };
+    sent.map_err(at("wake", "the process that was made ahead"))
+}
+
+/// The process that was made ahead waits to be let on. `None`: its maker is gone.
+pub(crate) fn wait_with(from: BorrowedFd<'_>) -> Option<Vec<OwnedFd>> {
+    let mut byte = [0];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FILES))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    loop {
+        let slices = &mut [IoSliceMut::new(&mut byte)];
+        match rustix::net::recvmsg(from, slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+            Ok(received) if received.bytes == 1 => break,
+            Err(Errno::INTR) => {}
+            _ => return None,
+        }
+    }
+    let files = ancillary.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(files) => Some(files),
+        _ => None,
+    });
+    Some(files.flatten().collect())
 }
 
 /// The process waits to be let on. False: its maker is gone.

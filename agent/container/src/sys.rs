@@ -154,6 +154,21 @@ pub(crate) fn namespace_type(file: BorrowedFd<'_>) -> Result<u64, Errno> {
         .map(|kind| kind as u64)
 }
 
+/// A block device of no size (ioctl `BLKGETSIZE64`): a drive without a medium.
+pub(crate) fn is_empty_disk(device: &std::path::Path) -> bool {
+    /// `BLKGETSIZE64`.
+    const GET_SIZE: usize = 0x8008_1272;
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
+    let Ok(device) = rustix::fs::open(device, flags, rustix::fs::Mode::empty()) else {
+        return false;
+    };
+    let mut bytes = 0_u64;
+    let to = std::ptr::from_mut(&mut bytes) as usize;
+    // SAFETY: the kernel writes the 8 bytes; other files refuse the request.
+    let asked = unsafe { syscall(libc::SYS_ioctl, [fd(device.as_raw_fd()), GET_SIZE, to, 0, 0]) };
+    asked.is_ok() && bytes == 0
+}
+
 /// Closes the descriptors from `first` to `last` (close_range(2)).
 pub(crate) fn close_range(first: u32, last: u32) -> Result<(), Errno> {
     // SAFETY: no pointers. The caller is a new process that owns all of its descriptors.

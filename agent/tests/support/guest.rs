@@ -3,12 +3,13 @@
 use std::{env, fs, path::Path, process::Stdio};
 
 use bulkhead_vmm::api::{
-    Backend, Disk, End, FromVmm, Mark, Messages, SerialOutput, VmConfig, Vmm, Vsock,
+    Backend, Disk, End, FromVmm, Mark, Messages, RequestKind, Response, SerialOutput, VmConfig,
+    Vmm, Vsock,
 };
 
 /// A machine, and what its VMM has told of it.
 pub struct Guest {
-    _vmm: Vmm,
+    vmm: Vmm,
     messages: Messages,
     pub marks: Vec<(Mark, u64)>,
 }
@@ -52,7 +53,7 @@ impl Guest {
         };
         let (vmm, messages) =
             Vmm::spawn(Path::new(&vmm), &config, Stdio::inherit(), Stdio::inherit()).unwrap();
-        Self { _vmm: vmm, messages, marks: Vec::new() }
+        Self { vmm, messages, marks: Vec::new() }
     }
 
     /// Hears the VMM out.
@@ -62,6 +63,21 @@ impl Guest {
                 FromVmm::Mark { mark, instructions, .. } => self.marks.push((mark, instructions)),
                 FromVmm::Ended(end) => return end,
                 FromVmm::Response { .. } => {}
+            }
+        }
+    }
+
+    /// Guest-kernel instructions that have been interpreted so far.
+    pub fn count(&mut self) -> u64 {
+        let asked = self.vmm.request(RequestKind::Counters).unwrap();
+        loop {
+            match self.messages.next_message().unwrap() {
+                FromVmm::Mark { mark, instructions, .. } => self.marks.push((mark, instructions)),
+                FromVmm::Response { id, result } if id == asked => match result.unwrap() {
+                    Response::Counters(counters) => return counters.instructions,
+                    Response::Done => panic!("these are no counters"),
+                },
+                other => panic!("{other:?} is no counters"),
             }
         }
     }

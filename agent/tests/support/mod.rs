@@ -325,6 +325,14 @@ impl Agent {
         }
     }
 
+    /// Guest-kernel instructions that a guest has taken so far.
+    pub fn instructions(&mut self) -> u64 {
+        match &mut self.place {
+            Place::Host(_) => panic!("a host process is no guest"),
+            Place::Guest(guest) => guest.count(),
+        }
+    }
+
     /// Shuts a guest down and hears how it ended.
     pub fn power_off(&mut self) -> (End, &Guest) {
         self.call(Call::Shutdown).unwrap();

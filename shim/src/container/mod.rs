@@ -13,5 +13,4 @@ mod files;
 
 pub use error::ContainerError;
 pub use registry::{Place, Registry};
-pub use root::RootError;
 pub use state::{Definition, State, Status};

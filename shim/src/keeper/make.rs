@@ -49,7 +49,7 @@ pub(super) fn make(
     let image = store.get(&definition.image)?;
     let root = match definition.isolation {
         Isolation::Host => {
-            root::mount(&image, &store, place.data())?;
+            root::mount(&image, &store, place)?;
             Root::Bundle
         }
         Isolation::Vm => {

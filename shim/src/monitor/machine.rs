@@ -17,10 +17,7 @@ use bulkhead_vmm::api::{ClientError, FromVmm, Messages, RequestKind, VmConfig, V
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::{
-    core::LOG,
     fault::{Fault, printable, to},
-    oom,
-    plan::Plan,
     signals,
 };
 
@@ -49,14 +46,12 @@ pub(super) enum News {
 }
 
 impl Machine {
-    /// Starts the plan's VMM with this machine. Its standard error goes to the log.
-    pub(super) fn start(plan: &Plan, config: &VmConfig) -> Result<Self, Fault> {
-        let log = plan.directory.join(LOG);
+    /// Starts `program`, whose standard error goes to `log`.
+    pub(super) fn start(program: &Path, config: &VmConfig, log: PathBuf) -> Result<Self, Fault> {
         let file = File::options().create(true).append(true).open(&log);
         let file = file.map_err(to(format!("make {}", log.display())))?;
-        let spawn = || Vmm::spawn(&plan.vmm, config, Stdio::null(), file.into());
         let (vmm, messages) =
-            oom::with_score(plan.oom_score, || signals::with_none_blocked(spawn))?;
+            signals::with_none_blocked(|| Vmm::spawn(program, config, Stdio::null(), file.into()))?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(to("make an eventfd"))?;
         let wake = Arc::new(wake);

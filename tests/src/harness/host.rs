@@ -94,14 +94,7 @@ impl Host {
     /// Runs a command that starts no machine, to its end.
     #[track_caller]
     pub fn run(&self, arguments: &[&str]) -> Outcome {
-        self.run_command(self.command(arguments))
-    }
-
-    /// The same with a command that was made with [`Host::command`].
-    #[track_caller]
-    #[must_use]
-    pub fn run_command(&self, command: Command) -> Outcome {
-        Running::start(command, None).wait()
+        Running::start(self.command(arguments), None).wait()
     }
 
     /// Starts a command that starts a machine, when there is a processor for it.

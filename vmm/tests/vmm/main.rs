@@ -24,6 +24,4 @@ mod refusals;
 #[cfg(test)]
 mod shares;
 #[cfg(test)]
-mod slots;
-#[cfg(test)]
 mod snapshot;

@@ -24,11 +24,7 @@ guest!(
     "9: mov edx, 0x505; mov al, 1; out dx, al; 98: jmp 98b",
 );
 
-pub(crate) fn ask(
-    vmm: &mut Vmm,
-    messages: &mut Messages,
-    kind: RequestKind,
-) -> Result<Response, String> {
+fn ask(vmm: &mut Vmm, messages: &mut Messages, kind: RequestKind) -> Result<Response, String> {
     let asked = vmm.request(kind).unwrap();
     loop {
         match messages.next_message().unwrap() {

@@ -70,16 +70,8 @@ impl Cgroups {
                 std::fs::read_to_string(format!("{mount}/cgroup.controllers")).unwrap_or_default()
             },
         );
-        Ok((!hierarchies.is_empty()).then(|| Self::of(hierarchies)))
-    }
-
-    /// The host's.
-    pub(super) fn of(hierarchies: Vec<Hierarchy>) -> Self {
-        Self { hierarchies, guest: false, enabled: RefCell::default() }
-    }
-
-    pub(super) fn hierarchies(&self) -> &[Hierarchy] {
-        &self.hierarchies
+        let enabled = RefCell::default();
+        Ok((!hierarchies.is_empty()).then_some(Self { hierarchies, guest: false, enabled }))
     }
 
     /// Makes a container's group with its limits, empty as yet. `path` is `linux.cgroupsPath`: absolute below the root of
@@ -139,6 +131,11 @@ impl Cgroups {
         };
         let wanted = settings.list.iter().map(|setting| setting.controller).collect();
         self.enable_in_guest(hierarchy.mount.trim_end_matches('/'), wanted)
+    }
+
+    /// There is one hierarchy, of version 2.
+    pub(crate) fn is_unified(&self) -> bool {
+        matches!(self.hierarchies.as_slice(), [one] if one.version == Version::V2)
     }
 
     /// Of which version a controller is; with none, that of the hierarchy that there is.

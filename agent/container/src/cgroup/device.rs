@@ -38,21 +38,34 @@ struct Attach {
     flags: u32,
 }
 
-/// Restricts a group to the devices that the rules allow.
-pub(super) fn attach(cgroup: BorrowedFd<'_>, rules: &[DeviceRule]) -> Result<(), Error> {
-    let Some(instructions) = device_program::compile(rules)? else { return Ok(()) };
-    let program =
-        load(&instructions).map_err(at("load", "the filter of linux.resources.devices"))?;
-    let attach = Attach {
-        target: cgroup.as_raw_fd().cast_unsigned(),
-        program: program.as_raw_fd().cast_unsigned(),
-        kind: BPF_CGROUP_DEVICE,
-        flags: BPF_F_ALLOW_MULTI,
-    };
-    // SAFETY: both descriptors are open; the structure has no pointers.
-    unsafe { sys::bpf(BPF_PROG_ATTACH, &attach) }
-        .map_err(at("attach", "the filter of linux.resources.devices"))
-        .map(drop)
+/// Rules for devices that the kernel has checked, for any group of version 2; absent when they allow all.
+#[derive(Debug)]
+pub(crate) struct DeviceFilter(Option<OwnedFd>);
+
+impl DeviceFilter {
+    /// # Errors
+    /// [`Error::Invalid`] for a rule that cannot be, [`Error::System`].
+    pub(crate) fn load(rules: &[DeviceRule]) -> Result<Self, Error> {
+        let load = |instructions: Vec<Instruction>| {
+            load(&instructions).map_err(at("load", "the filter of linux.resources.devices"))
+        };
+        device_program::compile(rules)?.map(load).transpose().map(Self)
+    }
+
+    /// Restricts a group to the devices that the rules allow.
+    pub(super) fn attach(&self, cgroup: BorrowedFd<'_>) -> Result<(), Error> {
+        let Some(program) = &self.0 else { return Ok(()) };
+        let attach = Attach {
+            target: cgroup.as_raw_fd().cast_unsigned(),
+            program: program.as_raw_fd().cast_unsigned(),
+            kind: BPF_CGROUP_DEVICE,
+            flags: BPF_F_ALLOW_MULTI,
+        };
+        // SAFETY: both descriptors are open; the structure has no pointers.
+        unsafe { sys::bpf(BPF_PROG_ATTACH, &attach) }
+            .map_err(at("attach", "the filter of linux.resources.devices"))
+            .map(drop)
+    }
 }
 
 fn load(instructions: &[Instruction]) -> Result<OwnedFd, Errno> {

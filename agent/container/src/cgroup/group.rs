@@ -6,7 +6,7 @@ use bulkhead_protocol::Stats;
 use rustix::{fs::OFlags, io::Errno, process::Pid};
 use serde::{Deserialize, Serialize};
 
-use super::{Version, device, device_list, directory::Directory, memory, setting, stats};
+use super::{DeviceFilter, Version, device_list, directory::Directory, memory, setting, stats};
 use crate::{
     error::{Error, at},
     spec::{DeviceRule, Resources},
@@ -43,6 +43,11 @@ pub struct Placed<'a> {
 impl Cgroup {
     pub(super) fn new(id: &str) -> Self {
         Self { id: id.to_owned(), directories: Vec::new() }
+    }
+
+    /// The group as that of another container, which its path does not tell.
+    pub(crate) fn of(self, id: &str) -> Self {
+        Self { id: id.to_owned(), ..self }
     }
 
     pub(super) fn add(&mut self, directory: Directory) {
@@ -159,17 +164,20 @@ impl Cgroup {
         if let Some(dir) = self.directory("devices") {
             return restrict_v1(dir, rules);
         }
-        match self.directory_of(Version::V2) {
-            Some(dir) => {
-                let fd = dir.open().map_err(at("open cgroup", &dir.path))?;
-                device::attach(fd, rules)
-            }
-            None => Err(Error::invalid(
+        if self.directory_of(Version::V2).is_none() {
+            return Err(Error::invalid(
                 "linux.resources.devices",
                 rules.len(),
                 "this system has no cgroup controller for devices; mount cgroup v2 or the devices controller",
-            )),
+            ));
         }
+        self.filter_devices(&DeviceFilter::load(rules)?)
+    }
+
+    /// Restricts the group, of version 2, by rules that have been loaded.
+    pub(crate) fn filter_devices(&self, filter: &DeviceFilter) -> Result<(), Error> {
+        let Some(dir) = self.directory_of(Version::V2) else { return Ok(()) };
+        filter.attach(dir.open().map_err(at("open cgroup", &dir.path))?)
     }
 
     /// Changes limits; those that are absent stay, and rules for devices are not changed. Returns a line for each wish that

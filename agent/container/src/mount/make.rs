@@ -10,6 +10,7 @@ use rustix::{
 };
 
 use super::{
+    ahead::Ahead,
     cgroup, copy_up,
     plan::{Kind, Mount, Plan},
 };
@@ -55,6 +56,7 @@ impl Plan {
 impl Mount {
     fn open(&self, plan: &Plan) -> Result<Source, Error> {
         let (source, recursive) = match &self.kind {
+            _ if self.ahead != Ahead::Not => return Ok(Source::None),
             Kind::Bind { source, recursive } => (source, *recursive),
             Kind::Cgroup => return cgroup::open(plan).map(Source::Groups),
             _ => return Ok(Source::None),
@@ -80,6 +82,11 @@ impl Mount {
 
     fn make(&self, source: Source, plan: &Plan) -> Result<(), Error> {
         let on = &self.destination;
+        match self.ahead {
+            Ahead::Not => {}
+            Ahead::Tree(tree) => return self.move_in(tree),
+            Ahead::Within => return Ok(()),
+        }
         let tree = match (&self.kind, source) {
             (Kind::Bind { source, .. }, Source::Tree(tree)) => {
                 self.attach(&tree, plan).map_err(at("mount", format_args!("{source} on {on}")))?;

@@ -2,6 +2,7 @@
 //! it: sources of bind mounts are opened first, then its root becomes the container's root, and all else happens inside,
 //! where no link of the image leads out.
 
+mod ahead;
 mod cgroup;
 mod copy_up;
 mod idmap;
@@ -18,6 +19,6 @@ pub(crate) use mask::{mask, read_only, set_read_only};
 pub(crate) use node::Nodes;
 pub(crate) use options::propagation;
 pub(crate) use plan::Plan as Mounts;
-pub(crate) use root::{Entry, Outside, enter, mount_at, prepare};
+pub(crate) use root::{Entry, Outside, enter, keep_apart, make_point, mount_at, prepare};
 pub use root::{Lower, Root, Upper};
 pub(crate) use root_mount::RootMount;

@@ -8,6 +8,7 @@ use std::{
 use rustix::mount::MountFlags;
 
 use super::{
+    ahead::Ahead,
     cgroup::Group,
     idmap,
     options::{Bind, Options},
@@ -39,6 +40,7 @@ pub(super) struct Mount {
     maps: Maps,
     /// Its tree, for one whose owners are mapped: only its maker may open that.
     pub(super) mapped: Option<RawFd>,
+    pub(super) ahead: Ahead,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -123,9 +125,15 @@ impl Plan {
         Ok(trees)
     }
 
-    /// The descriptors of [`Plan::open_mapped`].
+    /// The descriptors of [`Plan::open_mapped`] and [`Plan::use_trees`].
     pub(crate) fn named(&mut self) -> impl Iterator<Item = &mut RawFd> {
-        self.mounts.iter_mut().filter_map(|mount| mount.mapped.as_mut())
+        self.mounts.iter_mut().flat_map(|mount| {
+            let tree = match &mut mount.ahead {
+                Ahead::Tree(tree) => Some(tree),
+                Ahead::Not | Ahead::Within => None,
+            };
+            mount.mapped.iter_mut().chain(tree)
+        })
     }
 }
 
@@ -177,7 +185,17 @@ impl Mount {
         }
         let text = if kind == Kind::Cgroup { "" } else { options.data.as_str() };
         let data = CString::new(text).unwrap_or_default();
-        Ok(Self { number, destination, kind, options, data, in_fresh: false, maps, mapped: None })
+        Ok(Self {
+            number,
+            destination,
+            kind,
+            options,
+            data,
+            in_fresh: false,
+            maps,
+            mapped: None,
+            ahead: Ahead::Not,
+        })
     }
 
     /// Its owners are mapped, of one mount or of the tree.

@@ -14,7 +14,10 @@ use rustix::{
     mount::{MountFlags, MountPropagationFlags, UnmountFlags},
 };
 
-use crate::error::{Error, at};
+use crate::{
+    error::{Error, at},
+    sys,
+};
 
 /// Where a container's root file system comes from.
 #[derive(Debug, Clone)]
@@ -62,16 +65,6 @@ pub(crate) fn prepare(
     entry: Entry,
     shared: bool,
 ) -> Result<PathBuf, Error> {
-    if entry != Entry::Chroot {
-        let kind = if shared {
-            MountPropagationFlags::SHARED
-        } else {
-            // Nothing that is mounted here may show up outside.
-            MountPropagationFlags::DOWNSTREAM
-        };
-        rustix::mount::mount_change("/", kind | MountPropagationFlags::REC)
-            .map_err(at("set the propagation of", "/"))?;
-    }
     let path = match root {
         Root::Directory(path) => {
             if shared && entry != Entry::Chroot {
@@ -92,6 +85,15 @@ pub(crate) fn prepare(
         make_private(&path)?;
     }
     Ok(path)
+}
+
+/// Sets the propagation of all mounts of a new mount namespace: nothing that is mounted here shows up outside, unless they
+/// are to stay `shared`.
+pub(crate) fn keep_apart(shared: bool) -> Result<(), Error> {
+    let kind =
+        if shared { MountPropagationFlags::SHARED } else { MountPropagationFlags::DOWNSTREAM };
+    rustix::mount::mount_change("/", kind | MountPropagationFlags::REC)
+        .map_err(at("set the propagation of", "/"))
 }
 
 fn make_private(path: &Path) -> Result<(), Error> {
@@ -182,6 +184,14 @@ fn disk(
                 thread::sleep(PAUSE);
                 waited += PAUSE;
             }
+            // A drive that has just got its medium: the kernel has not heard of it yet.
+            Err(_) if kind != "tmpfs" && sys::is_empty_disk(device) => {
+                if waited >= PATIENCE {
+                    return Err(at("mount", device.display())(Errno::NOMEDIUM));
+                }
+                thread::sleep(PAUSE);
+                waited += PAUSE;
+            }
             Err(errno) => {
                 let what = format!("{kind} from {} on {}", device.display(), on.display());
                 return Err(at("mount", what)(errno));
@@ -191,7 +201,7 @@ fn disk(
 }
 
 /// Makes a mount point under the scratch directory.
-fn make_point(on: &Path) -> Result<(), Error> {
+pub(crate) fn make_point(on: &Path) -> Result<(), Error> {
     std::fs::create_dir_all(on).map_err(|error| {
         at("make", on.display())(Errno::from_io_error(&error).unwrap_or(Errno::IO))
     })

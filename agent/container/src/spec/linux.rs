@@ -79,7 +79,7 @@ pub struct IntelRdt {
 }
 
 /// A namespace.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Namespace {
     /// Its type.
     #[serde(rename = "type")]
@@ -112,7 +112,7 @@ pub enum NamespaceType {
 }
 
 /// A range of ids (user_namespaces(7)).
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct IdMapping {
     /// The first id inside.
@@ -136,7 +136,7 @@ pub struct TimeOffset {
 }
 
 /// A device node.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Device {
     /// Where, in the container.

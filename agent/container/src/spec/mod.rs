@@ -105,7 +105,7 @@ pub struct Root {
 }
 
 /// A mount (config.md, "Mounts").
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Mount {
     /// Where, in the container.

@@ -178,7 +178,7 @@ pub struct Rdma {
 }
 
 /// Allows or denies device nodes.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct DeviceRule {
     /// Allow, or deny.
     pub allow: bool,

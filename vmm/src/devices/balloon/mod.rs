@@ -7,7 +7,7 @@
 mod reclaim;
 
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;
 
 use std::sync::Arc;
 

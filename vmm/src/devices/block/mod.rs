@@ -13,7 +13,7 @@ mod vectored;
 mod worker;
 
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;
 
 use std::{io, path::PathBuf, sync::Arc};
 

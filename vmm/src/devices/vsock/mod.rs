@@ -19,7 +19,7 @@ mod table;
 mod to_guest;
 
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;
 
 use std::{
     io,
