@@ -293,8 +293,7 @@ pub(crate) fn template_variable() -> Result<Option<Mode>, SettingsError> {
 fn templates(section: template::Section, data: &Path) -> Result<Templates, SettingsError> {
     let directory = variable("BULKHEAD_TEMPLATES").or(section.directory);
     Ok(Templates {
-        // Machines cannot be saved yet.
-        mode: template_variable()?.or(section.mode).unwrap_or(Mode::Never),
+        mode: template_variable()?.or(section.mode).unwrap_or_default(),
         directory: directory.unwrap_or_else(|| data.join("templates")),
         max: section.max.unwrap_or(template::MAX),
     })

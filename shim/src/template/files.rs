@@ -34,6 +34,9 @@ const MAX_JSON: u64 = 64 << 10;
 /// The longest file with a machine's state.
 const MAX_STATE: u64 = 64 << 20;
 
+/// The most that a file with a machine's memory has beyond it.
+const MAX_MARK: u64 = 4096;
+
 /// What `template.json` says.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -264,9 +267,10 @@ pub(super) fn own(path: &Path, found: &fs::Metadata, kind: bool) -> Result<(), T
 }
 
 fn check_sizes(metadata: &Metadata) -> Result<(), String> {
-    let memory = metadata.shape.memory_mib.checked_mul(1 << 20);
-    if memory != Some(metadata.memory.size) {
-        let (size, mib) = (metadata.memory.size, metadata.shape.memory_mib);
+    let (size, mib) = (metadata.memory.size, metadata.shape.memory_mib);
+    // The VMM's mark is behind the memory.
+    let beyond = mib.checked_mul(1 << 20).and_then(|memory| size.checked_sub(memory));
+    if beyond.is_none_or(|beyond| beyond > MAX_MARK) {
         return Err(format!("its memory has {size} bytes and the machine {mib} MiB"));
     }
     if metadata.state.size > MAX_STATE {

@@ -30,6 +30,7 @@ pub(crate) fn command(words: &[&str]) -> Command {
         .env("BULKHEAD_VMM", built("bulkhead-vmm", "BULKHEAD_VMM"))
         .env("BULKHEAD_KERNEL", built("vmlinux", "BULKHEAD_KERNEL"))
         .env("BULKHEAD_INITRD", built("bulkhead-initrd.cpio", "BULKHEAD_INITRD"))
+        .env("BULKHEAD_TEMPLATES", Path::new(env!("CARGO_TARGET_TMPDIR")).join("templates"))
         .env("BULKHEAD_BOOT_TIMEOUT", "230")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

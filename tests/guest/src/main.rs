@@ -8,13 +8,14 @@ mod look;
 mod memory;
 mod terminal;
 mod tree;
+mod unique;
 mod vectors;
 
 use std::{env, process::ExitCode};
 
 const USAGE: &str = "usage: probe tree ROOT | vectors PROCESSES ROUNDS | vector-worker SEED ROUNDS | \
                      both-cpus | hog MIB | terminal | look [WHAT…] | calls NAME… | files DIRECTORY | \
-                     count DIRECTORY | many DIRECTORY COUNT";
+                     count DIRECTORY | many DIRECTORY COUNT | unique";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         ["files", directory] => files::check(directory),
         ["count", directory] => files::count(directory),
         ["many", directory, count] => number(count).and_then(|count| files::many(directory, count)),
+        ["unique"] => unique::print(),
         ["terminal"] => terminal::describe(),
         _ => Err(USAGE.to_owned()),
     };

@@ -13,13 +13,15 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
 
-use super::{Outcome, Running, Terminal, binary, guest_kernel, kvm_missing, leftovers};
+use super::{Outcome, Running, Terminal, binary, guest_kernel, kvm_missing, leftovers, templates};
 use crate::image::Image;
 
 /// A host.
 #[derive(Debug)]
 pub struct Host {
     directory: TempDir,
+    /// Those of all tests; absent: in its store.
+    templates: Option<&'static Path>,
 }
 
 impl Default for Host {
@@ -33,13 +35,13 @@ impl Host {
     #[must_use]
     pub fn new() -> Self {
         let directory = tempfile::Builder::new().prefix("bulkhead-test-").tempdir();
-        Self { directory: directory.expect("there is a temporary directory") }
+        Self { directory: directory.expect("there is a temporary directory"), templates: None }
     }
 
     /// A host that can run microVMs; `None`, after saying so, where this machine cannot (see [`kvm_missing`]).
     #[must_use]
     pub fn with_kvm() -> Option<Self> {
-        (!kvm_missing()).then(Self::new)
+        (!kvm_missing()).then(|| Self { templates: Some(templates()), ..Self::new() })
     }
 
     /// A directory for the test's own files.
@@ -77,6 +79,9 @@ impl Host {
             .env("BULKHEAD_RUN", self.state())
             .env("BULKHEAD_KERNEL", guest_kernel())
             .env("BULKHEAD_BOOT_TIMEOUT", "500");
+        if let Some(templates) = self.templates {
+            command.env("BULKHEAD_TEMPLATES", templates);
+        }
     }
 
     /// The store.
@@ -107,6 +112,12 @@ impl Host {
     #[must_use]
     pub fn boot_command(&self, command: Command) -> Running {
         Running::start(command, Some(slot()))
+    }
+
+    /// The same without waiting for a processor, for a test that starts several and has waited for one.
+    #[must_use]
+    pub fn start_command(&self, command: Command) -> Running {
+        Running::start(command, None)
     }
 
     /// Starts a command on a terminal of its own, when there is a processor for its machine.

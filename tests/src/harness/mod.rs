@@ -13,6 +13,6 @@ mod running;
 pub use host::Host;
 pub use images::{image_with_probe, layout_with_probe};
 pub use outcome::Outcome;
-pub use programs::{binary, guest_kernel, kvm_missing, probe};
+pub use programs::{binary, guest_kernel, kvm_missing, probe, templates};
 pub use pty::Terminal;
 pub use running::{Running, signal_process};

@@ -42,6 +42,27 @@ pub fn kvm_missing() -> bool {
     true
 }
 
+/// Where the templates of the tests' microVMs are, so that few of them boot. The first call of a program makes that of the usual machine,
+/// if none of the programs before it did.
+#[must_use]
+pub fn templates() -> &'static Path {
+    static TEMPLATES: OnceLock<PathBuf> = OnceLock::new();
+    TEMPLATES.get_or_init(|| {
+        let directory = env::var_os("CARGO_TARGET_DIR")
+            .map_or_else(|| root().join("target"), PathBuf::from)
+            .join("tmp/templates");
+        let made = Command::new(binary("bulkhead"))
+            .args(["template", "create", "--quiet"])
+            .env("BULKHEAD_TEMPLATES", &directory)
+            .env("BULKHEAD_KERNEL", guest_kernel())
+            .env("BULKHEAD_BOOT_TIMEOUT", "500")
+            .output()
+            .expect("bulkhead runs");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        directory
+    })
+}
+
 /// The probe, a static program, built the first time.
 #[must_use]
 pub fn probe() -> &'static Path {

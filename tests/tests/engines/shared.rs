@@ -11,6 +11,7 @@ use bulkhead_tests::{
     harness::{
         guest_kernel, image_with_probe,
         oci::{Isolation, Oci, Peer},
+        templates,
     },
     image::Name,
 };
@@ -55,10 +56,11 @@ pub(super) fn isolation(oci: &Oci) -> Option<&'static str> {
 pub(super) fn runtime(oci: &Oci) -> PathBuf {
     let (program, _) = oci.program();
     let script = format!(
-        "#!/bin/sh\nexport BULKHEAD_TEST='{}' BULKHEAD_KERNEL='{}' BULKHEAD_BOOT_TIMEOUT=500\n\
+        "#!/bin/sh\nexport BULKHEAD_TEST='{}' BULKHEAD_KERNEL='{}' BULKHEAD_TEMPLATES='{}' BULKHEAD_BOOT_TIMEOUT=500\n\
          exec '{}' --root '{}' \"$@\"\n",
         oci.path("").display().to_string().trim_end_matches('/'),
         if oci.is_vm() { guest_kernel() } else { PathBuf::new() }.display(),
+        if oci.is_vm() { templates() } else { Path::new("") }.display(),
         program.display(),
         oci.root().display(),
     );

@@ -51,7 +51,7 @@ fn a_command_says_that_its_machine_was_killed() {
 fn either_side_may_be_killed_while_the_guest_boots() {
     let Some(host) = host_with_busybox() else { return };
     for delay in [0, 30, 100, 300, 1000, 3000] {
-        let run = host.boot(&["run", "--rm", "busybox", "true"]);
+        let run = host.boot(&["run", "--rm", "--template", "never", "busybox", "true"]);
         thread::sleep(Duration::from_millis(delay));
         run.signal(Signal::KILL);
         drop(run);
@@ -65,7 +65,7 @@ fn either_side_may_be_killed_while_the_guest_boots() {
         host.assert_nothing_left();
     }
     for delay in [0, 100, 1000, 3000] {
-        let run = host.boot(&["run", "--rm", "busybox", "sleep", "1000"]);
+        let run = host.boot(&["run", "--rm", "--template", "never", "busybox", "sleep", "1000"]);
         let vmm = loop {
             if let Some(vmm) = host.vmms().first() {
                 break *vmm;
@@ -83,7 +83,7 @@ fn either_side_may_be_killed_while_the_guest_boots() {
 fn a_start_can_be_interrupted() {
     let Some(host) = host_with_busybox() else { return };
     for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130)] {
-        let run = host.boot(&["run", "--rm", "busybox", "sleep", "1000"]);
+        let run = host.boot(&["run", "--rm", "--template", "never", "busybox", "sleep", "1000"]);
         while host.vmms().is_empty() {
             thread::sleep(Duration::from_millis(5));
         }

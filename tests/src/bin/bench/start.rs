@@ -129,6 +129,7 @@ fn start() -> Result<Start, Reason> {
             .args(arguments)
             .env("BULKHEAD_DATA", directory.path().join("data"))
             .env("BULKHEAD_RUN", directory.path().join("run"))
+            .env("BULKHEAD_TEMPLATE", "never")
             .env("BULKHEAD_KERNEL", guest_kernel());
         command
     };

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use super::{Bundle, leftovers};
 use crate::harness::{
-    Outcome, Running, binary, guest_kernel, host::slot, kvm_missing, signal_process,
+    Outcome, Running, binary, guest_kernel, host::slot, kvm_missing, signal_process, templates,
 };
 
 /// What isolates a container.
@@ -196,7 +196,10 @@ impl Oci {
     pub fn settings(&self, command: &mut Command) {
         command.env("BULKHEAD_TEST", self.directory.path());
         if self.is_vm() {
-            command.env("BULKHEAD_KERNEL", guest_kernel()).env("BULKHEAD_BOOT_TIMEOUT", "500");
+            command
+                .env("BULKHEAD_TEMPLATES", templates())
+                .env("BULKHEAD_KERNEL", guest_kernel())
+                .env("BULKHEAD_BOOT_TIMEOUT", "500");
         }
     }
 

@@ -77,7 +77,7 @@ fn running() -> Result<Running, Reason> {
         let log = fs::File::create(&errors).map_err(|error| format!("a log: {error}"))?;
         let mut command = Command::new(binary("bulkhead-oci"));
         command.args(["--isolation", "vm", "--root"]).arg(&root).args(words);
-        command.env("BULKHEAD_KERNEL", guest_kernel());
+        command.env("BULKHEAD_KERNEL", guest_kernel()).env("BULKHEAD_TEMPLATE", "never");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let status = command.status().map_err(|error| format!("bulkhead-oci: {error}"))?;
         if status.success() {
@@ -117,10 +117,11 @@ fn look(state: &Path, pid_file: &Path) -> Result<Running, Reason> {
     let monitor = monitor.unsigned_abs();
     let path = state.join("timeline.json");
     let text = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let steps: Value =
+    let timeline: Value =
         serde_json::from_slice(&text).map_err(|error| format!("timeline.json: {error}"))?;
     let at = |name: &str| {
-        steps.as_array()?.iter().find(|step| step["step"] == name)?["instructions"].as_f64()
+        timeline["steps"].as_array()?.iter().find(|step| step["step"] == name)?["instructions"]
+            .as_f64()
     };
     let instructions =
         at("agent-entry").zip(at("program-entry")).map(|(agent, program)| (agent, program - agent));
