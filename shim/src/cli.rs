@@ -1,11 +1,13 @@
 //! The command line of `bulkhead`, as clap reads it and `--help` shows it.
 
+mod bench;
 mod container;
 mod template;
 mod verbs;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use bench::{BenchCommand, OutputArgs, ShowArgs, StartupArgs};
 pub use container::{ContainerArgs, CreateArgs, RunArgs};
 pub use template::{TemplateCommand, TemplateCreateArgs};
 pub use verbs::{
@@ -32,9 +34,11 @@ FILES AND ENVIRONMENT
   BULKHEAD_VMM           the virtual machine monitor      [bulkhead-vmm]
   BULKHEAD_TEMPLATE      auto, never or require           [auto]
   BULKHEAD_TEMPLATES     templates of microVMs            [/var/lib/bulkhead/templates]
+  BULKHEAD_ADMISSION     start, whole or off              [start]
   BULKHEAD_BOOT_TIMEOUT  seconds a guest has to answer    [180]
   BULKHEAD_KVM           auto, hardware or software       [auto]
   The two of templates are `mode` and `directory` in the file's section [template], where `max` is how many are kept [16].
+  Whether there is memory for a microVM is `mode` in [admission]; BULKHEAD_ADMISSION_RESERVE (`reserve`) stays free, BULKHEAD_ADMISSION_START (`start`) is needed.
   The kernel, the agent and the VMM are looked for beside this program, then in /usr/lib/bulkhead.";
 
 /// Runs OCI containers, each in its own microVM.
@@ -98,6 +102,9 @@ pub enum Command {
     /// Make, list and remove templates, of which microVMs are clones
     #[command(subcommand, arg_required_else_help = true)]
     Template(TemplateCommand),
+    /// Measure what isolation costs, and see that it is there
+    #[command(subcommand, arg_required_else_help = true)]
+    Bench(BenchCommand),
     /// Keep a container (for this program itself)
     #[command(hide = true)]
     Keeper(KeeperArgs),

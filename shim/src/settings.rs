@@ -11,6 +11,7 @@ use bulkhead_vmm::api::Backend;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    sandbox::vm::admission,
     size::MemorySize,
     template::{self, Mode, Templates},
 };
@@ -70,6 +71,7 @@ struct File {
     kernel: Option<PathBuf>,
     initrd: Option<PathBuf>,
     vmm: Option<PathBuf>,
+    stamp: Option<PathBuf>,
     boot_timeout: Option<u64>,
     kvm: Option<Backend>,
     isolation: Option<Isolation>,
@@ -77,6 +79,7 @@ struct File {
     memory: Option<MemorySize>,
     log: Option<LogLimits>,
     template: Option<template::Section>,
+    admission: Option<admission::Rule>,
 }
 
 /// What separates a container from this host.
@@ -154,9 +157,12 @@ pub struct Settings {
     pub log: LogLimits,
     /// When microVMs are clones, and of what.
     pub template: Templates,
+    /// When a microVM is refused for want of memory.
+    pub admission: admission::Rule,
     kernel: Option<PathBuf>,
     initrd: Option<PathBuf>,
     vmm: Option<PathBuf>,
+    stamp: Option<PathBuf>,
 }
 
 impl Settings {
@@ -221,9 +227,11 @@ impl Settings {
             allow_annotations: file.allow_annotations.unwrap_or_default(),
             memory: file.memory.unwrap_or(MemorySize(256 << 20)),
             log: file.log.unwrap_or_default(),
+            admission: admission_rule(file.admission.unwrap_or_default())?,
             kernel: variable("BULKHEAD_KERNEL").or(file.kernel),
             initrd: variable("BULKHEAD_INITRD").or(file.initrd),
             vmm: variable("BULKHEAD_VMM").or(file.vmm),
+            stamp: variable("BULKHEAD_STAMP").or(file.stamp),
         })
     }
 
@@ -274,6 +282,14 @@ impl Settings {
     pub fn vmm(&self) -> Result<PathBuf, SettingsError> {
         find(self.vmm.as_deref(), "the VMM", "bulkhead-vmm", "BULKHEAD_VMM")
     }
+
+    /// The program that a bench runs first in its containers.
+    ///
+    /// # Errors
+    /// [`SettingsError::Missing`].
+    pub fn stamp(&self) -> Result<PathBuf, SettingsError> {
+        find(self.stamp.as_deref(), "the bench's program", "bulkhead-stamp", "BULKHEAD_STAMP")
+    }
 }
 
 /// The mode that `BULKHEAD_TEMPLATE` says.
@@ -312,6 +328,27 @@ fn read_file(path: &Path) -> Result<File, SettingsError> {
             message: format!("line {line}: {}", error.message()),
         }
     })
+}
+
+/// The rule with what the environment says instead.
+fn admission_rule(mut rule: admission::Rule) -> Result<admission::Rule, SettingsError> {
+    let size = |name| match env::var(name) {
+        Ok(value) => match value.parse() {
+            Ok(size) => Ok(Some(size)),
+            Err(_) => Err(SettingsError::Variable { name, value, need: "a size as 512m" }),
+        },
+        Err(_) => Ok(None),
+    };
+    if let Ok(value) = env::var("BULKHEAD_ADMISSION") {
+        rule.mode = admission::Mode::from_name(&value).ok_or(SettingsError::Variable {
+            name: "BULKHEAD_ADMISSION",
+            value,
+            need: "start, whole or off",
+        })?;
+    }
+    rule.reserve = size("BULKHEAD_ADMISSION_RESERVE")?.or(rule.reserve);
+    rule.start = size("BULKHEAD_ADMISSION_START")?.unwrap_or(rule.start);
+    Ok(rule)
 }
 
 fn variable(name: &str) -> Option<PathBuf> {
@@ -359,7 +396,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("config.toml");
         let text = "isolation = \"host\"\nallow_annotations = [\"dev.bulkhead.isolation\"]\nmemory = \"512m\"\n\
-                    [log]\nmax_size = \"1m\"\n[template]\nmode = \"require\"\nmax = 3\n";
+                    [log]\nmax_size = \"1m\"\n[template]\nmode = \"require\"\nmax = 3\n\
+                    [admission]\nmode = \"whole\"\nreserve = \"1g\"\n";
         fs::write(&path, text).unwrap();
         let file = read_file(&path).unwrap();
         assert_eq!(file.isolation, Some(Isolation::Host));
@@ -369,12 +407,19 @@ mod tests {
         let templates = templates(file.template.unwrap(), Path::new("/data")).unwrap();
         assert_eq!(templates.max.get(), 3);
         assert!(templates.directory.ends_with("templates"));
+        let rule = admission::Rule {
+            mode: admission::Mode::Whole,
+            reserve: Some(MemorySize(1 << 30)),
+            ..admission::Rule::default()
+        };
+        assert_eq!(file.admission, Some(rule));
         for bad in [
             "isolation = \"jail\"",
             "memory = \"lots\"",
             "[log]\nmax_sizes = 1",
             "[template]\nmax = 0",
             "[template]\nmode = \"no\"",
+            "[admission]\nmode = \"no\"",
         ] {
             fs::write(&path, bad).unwrap();
             assert!(read_file(&path).is_err(), "{bad}");

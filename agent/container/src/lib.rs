@@ -44,7 +44,7 @@ mod terminal;
 
 pub use builder::{Builder, Created, Joined, Platform, Stdio};
 pub use capability::capabilities;
-pub use cgroup::{Cgroup, CgroupRecord, Cgroups, OomEvents, Placed, Version};
+pub use cgroup::{Cgroup, CgroupRecord, Cgroups, Headroom, OomEvents, Placed, Version};
 pub use check::{Target, check, root_directory};
 pub use container::{Container, Process};
 pub use detached::Detached;

@@ -111,7 +111,8 @@ pub(super) fn make(
     Ok(context.registry.publish(&context.registry.guard()?, draft, &definition)?)
 }
 
-fn find_image(store: &Store, reference: &str) -> Result<Image, CommandError> {
+/// The image of a name, an id or a source; that is imported.
+pub(crate) fn find_image(store: &Store, reference: &str) -> Result<Image, CommandError> {
     if reference.starts_with("oci:") || reference.starts_with("docker-archive:") {
         let source = Source::parse(reference)?;
         return Ok(store.import(&source, None, &Bars::for_stderr())?);
@@ -129,7 +130,7 @@ fn stop_signal(args: &ContainerArgs, image: &Image) -> Result<i32, CommandError>
 }
 
 /// The user of these words, or of the image's, as the image knows him.
-pub(super) fn resolve_user(image: &Image, wanted: Option<&str>) -> Result<User, CommandError> {
+pub(crate) fn resolve_user(image: &Image, wanted: Option<&str>) -> Result<User, CommandError> {
     let file = |path: &str| -> Result<String, CommandError> {
         let bytes = image.read_file(path, MAX_USER_FILE)?.unwrap_or_default();
         Ok(String::from_utf8_lossy(&bytes).into_owned())

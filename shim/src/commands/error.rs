@@ -3,6 +3,7 @@
 use std::error::Error;
 
 use crate::{
+    bench::BenchError,
     container::{ContainerError, spec::SpecError, user::UserError},
     keeper::{KeeperError, frames::Failed},
     lifecycle::LifecycleError,
@@ -82,6 +83,9 @@ pub enum CommandError {
         /// Why not.
         source: std::io::Error,
     },
+    /// A bench.
+    #[error(transparent)]
+    Bench(#[from] BenchError),
     /// Standard output.
     #[error("cannot write to standard output: {0}")]
     Output(#[from] std::io::Error),
@@ -104,6 +108,7 @@ impl CommandError {
             Self::Session(SessionError::Signal(signal)) => {
                 u8::try_from(*signal).unwrap_or(0).saturating_add(128)
             }
+            Self::Bench(error) => error.exit_code(),
             _ => 125,
         }
     }

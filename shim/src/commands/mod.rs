@@ -1,9 +1,10 @@
 //! What each verb does.
 
 mod attach;
+mod bench;
 mod context;
 mod copy;
-mod create;
+pub(crate) mod create;
 mod ended;
 mod error;
 mod exec;
@@ -56,6 +57,7 @@ pub fn run_command(command: &Command, started: u64) -> Result<u8, CommandError> 
         Command::Unpause(args) => pause::unpause(args),
         Command::Image(command) => image::image(command).map(|()| 0),
         Command::Template(command) => template::template(command),
+        Command::Bench(command) => Ok(bench::bench(command)?),
         Command::Keeper(args) if args.keep => Ok(keeper::keep(&args.id).map(|()| 0)?),
         Command::Keeper(args) => Ok(keeper::guard(&args.id).map(|()| 0)?),
     }
@@ -66,7 +68,7 @@ impl Command {
     #[must_use]
     pub fn failure_code(&self, error: &CommandError) -> u8 {
         match (self, error.exit_code()) {
-            (Self::Run(_) | Self::Image(_), code) => code,
+            (Self::Run(_) | Self::Image(_) | Self::Bench(_), code) => code,
             (Self::Exec(_) | Self::Start(_) | Self::Attach(_), code) if code != 125 => code,
             _ => 1,
         }

@@ -13,4 +13,5 @@ mod files;
 
 pub use error::ContainerError;
 pub use registry::{Place, Registry};
+pub use root::RootError;
 pub use state::{Definition, State, Status};

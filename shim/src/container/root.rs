@@ -44,12 +44,11 @@ pub const ROOTFS: &str = "rootfs";
 /// The directory where its image is.
 const LOWER: &str = "lower";
 
-/// Gives this process, which must have one thread, a mount namespace of its own, and mounts the container's root in it. Returns where.
+/// Gives this process, which must have one thread, a mount namespace of its own, and mounts a container's root in it. Returns where: below `data`, its bundle.
 ///
 /// # Errors
 /// No permission to mount, or a kernel without EROFS or overlayfs.
-pub fn mount(image: &Image, store: &Store, place: &Place) -> Result<PathBuf, RootError> {
-    let data = place.data();
+pub fn mount(image: &Image, store: &Store, data: &Path) -> Result<PathBuf, RootError> {
     enter_namespace().map_err(mount_error("a namespace for its root", data))?;
     let [lower, upper, work, rootfs] = [LOWER, "upper", "work", ROOTFS].map(|name| data.join(name));
     let first = !upper.exists();

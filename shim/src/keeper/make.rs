@@ -49,7 +49,7 @@ pub(super) fn make(
     let image = store.get(&definition.image)?;
     let root = match definition.isolation {
         Isolation::Host => {
-            root::mount(&image, &store, place)?;
+            root::mount(&image, &store, place.data())?;
             Root::Bundle
         }
         Isolation::Vm => {

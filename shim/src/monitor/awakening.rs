@@ -12,14 +12,14 @@ use rustix::{
 use serde_json::{Value, json};
 
 use super::{
-    core::{LOG, Monitor, Owed, Phase, VSOCK_NAME, log},
+    core::{Monitor, Owed, Phase, VSOCK_NAME, log},
     fault::{Fault, printable, to},
     guest::Guest,
     machine::Machine,
     plan::{Plan, Template},
     poll::Source,
 };
-use crate::{sandbox::vm::Identity, timeline::Step};
+use crate::timeline::Step;
 
 /// Bytes of a clone's seed.
 const SEED: usize = 64;
@@ -128,14 +128,11 @@ impl Monitor<'_> {
         let sockets = self.plan.sockets();
         let _ = std::fs::remove_file(sockets.join(VSOCK_NAME));
         self.guest = Guest::listen(&sockets, VSOCK_NAME, &self.poll)?;
-        let log = self.plan.directory.join(LOG);
-        self.machine = Machine::start(&self.plan.vmm, &self.plan.machine, log)?;
+        self.machine = Machine::start(self.plan, &self.plan.machine)?;
         self.poll.add(self.machine.wake(), Source::Vmm, EventFlags::IN)?;
         self.timeline.start_again();
         self.timeline.pass(Step::VmmSpawned);
-        if let Some(record) = &mut self.record {
-            record.vmm = self.machine.pid().and_then(Identity::of);
-        }
+        self.machine_started();
         self.boot_deadline = Instant::now() + self.plan.boot_timeout;
         Ok(())
     }

@@ -37,7 +37,10 @@ use super::{
     signals, terminal, view,
 };
 use crate::{
-    sandbox::vm::{ENDED, Ended, Identity, Record},
+    sandbox::vm::{
+        ENDED, Ended, Identity, Record,
+        admission::{AdmissionError, Admitted},
+    },
     timeline::{Step, Timeline},
 };
 
@@ -123,6 +126,7 @@ pub(super) struct Monitor<'a> {
     pub(super) boot_deadline: Instant,
     pub(super) agent_gone: Option<(Instant, String)>,
     pub(super) awakening: Awakening,
+    admitted: Admitted,
 }
 
 /// Runs a container from its machine's start to its program's end; returns the exit code. `caller` is the writing end of
@@ -140,8 +144,11 @@ pub(crate) fn run(plan: &Plan, caller: OwnedFd) -> u8 {
         }
     };
     let ended = place.enter(plan, &files).and_then(|record| {
+        let admitted = admit(plan, &files)?;
         Place::run_hooks(plan)?;
-        let mut monitor = Monitor::start(plan, files.as_fd(), record, timeline, &mut caller)?;
+        let files = files.as_fd();
+        let mut monitor = Monitor::start(plan, files, record, admitted, timeline, &mut caller)?;
+        monitor.machine_started();
         let ended = monitor.run();
         caller = monitor.caller.take();
         monitor.finish();
@@ -159,6 +166,17 @@ pub(crate) fn run(plan: &Plan, caller: OwnedFd) -> u8 {
             }
             LOST
         }
+    }
+}
+
+/// Asks whether there is memory for the machine. Where that cannot be found out, it may start.
+fn admit(plan: &Plan, files: impl AsFd) -> Result<Admitted, Fault> {
+    match plan.admission.admit(plan.machine.memory_mib) {
+        Err(error @ AdmissionError::Io { .. }) => {
+            log(files, &error);
+            Ok(Admitted::unasked())
+        }
+        answer => Ok(answer?),
     }
 }
 
@@ -181,7 +199,8 @@ impl<'a> Monitor<'a> {
     fn start(
         plan: &'a Plan,
         files: BorrowedFd<'a>,
-        mut record: Record,
+        record: Record,
+        admitted: Admitted,
         mut timeline: Timeline,
         caller: &mut Option<OwnedFd>,
     ) -> Result<Self, Fault> {
@@ -201,10 +220,9 @@ impl<'a> Monitor<'a> {
             log(files, note);
         }
         let config = plan.template.as_ref().map_or(&plan.machine, |template| &template.machine);
-        let machine = Machine::start(&plan.vmm, config, plan.directory.join(LOG))?;
+        let machine = Machine::start(plan, config)?;
         timeline.pass(Step::VmmSpawned);
         poll.add(machine.wake(), Source::Vmm, EventFlags::IN)?;
-        record.vmm = machine.pid().and_then(Identity::of);
         Ok(Self {
             plan,
             files,
@@ -227,7 +245,19 @@ impl<'a> Monitor<'a> {
             boot_deadline: Instant::now() + plan.boot_timeout,
             agent_gone: None,
             awakening: Awakening::of(plan),
+            admitted,
         })
+    }
+
+    /// Notes the VMM's process for whoever removes the container and for those who ask for memory.
+    pub(super) fn machine_started(&mut self) {
+        let vmm = self.machine.pid().and_then(Identity::of);
+        if let Some(record) = &mut self.record {
+            record.vmm = vmm;
+        }
+        if let Err(error) = self.admitted.taken_by(vmm) {
+            log(self.files, &error);
+        }
     }
 
     fn run(&mut self) -> Result<u8, Fault> {

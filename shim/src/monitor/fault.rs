@@ -5,6 +5,8 @@ use std::{fmt::Display, io};
 use bulkhead_protocol::{Failure, FailureKind, VERSION};
 use bulkhead_vmm::api::ClientError;
 
+use crate::sandbox::vm::admission::AdmissionError;
+
 /// The exit code of a container whose machine or agent was lost, as if SIGKILL had ended it.
 pub(super) use super::process::LOST;
 
@@ -52,6 +54,9 @@ pub(super) enum Fault {
     /// The VMM could not be started.
     #[error("{}", chain(.0))]
     Vmm(#[from] ClientError),
+    /// There is no memory for the machine.
+    #[error(transparent)]
+    Memory(#[from] AdmissionError),
     /// The host's network, its control groups, or a hook.
     #[error(transparent)]
     Place(bulkhead_container::Error),

@@ -17,7 +17,10 @@ use bulkhead_vmm::api::{ClientError, FromVmm, Messages, RequestKind, VmConfig, V
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::{
+    core::LOG,
     fault::{Fault, printable, to},
+    oom,
+    plan::Plan,
     signals,
 };
 
@@ -46,12 +49,14 @@ pub(super) enum News {
 }
 
 impl Machine {
-    /// Starts `program`, whose standard error goes to `log`.
-    pub(super) fn start(program: &Path, config: &VmConfig, log: PathBuf) -> Result<Self, Fault> {
+    /// Starts the plan's VMM with this machine. Its standard error goes to the log.
+    pub(super) fn start(plan: &Plan, config: &VmConfig) -> Result<Self, Fault> {
+        let log = plan.directory.join(LOG);
         let file = File::options().create(true).append(true).open(&log);
         let file = file.map_err(to(format!("make {}", log.display())))?;
+        let spawn = || Vmm::spawn(&plan.vmm, config, Stdio::null(), file.into());
         let (vmm, messages) =
-            signals::with_none_blocked(|| Vmm::spawn(program, config, Stdio::null(), file.into()))?;
+            oom::with_score(plan.oom_score, || signals::with_none_blocked(spawn))?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(to("make an eventfd"))?;
         let wake = Arc::new(wake);

@@ -21,6 +21,7 @@ mod fault;
 mod guest;
 mod machine;
 pub(crate) mod message;
+pub(crate) mod oom;
 mod place;
 pub(crate) mod plan;
 mod poll;

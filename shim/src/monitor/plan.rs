@@ -8,7 +8,10 @@ use bulkhead_vmm::api::VmConfig;
 use serde_json::Value;
 
 use super::core::VSOCK_DIRECTORY;
-use crate::{sandbox::vm::rewrite::Network, template::Key};
+use crate::{
+    sandbox::vm::{admission::Admission, rewrite::Network},
+    template::Key,
+};
 
 /// A template and a machine that is its clone.
 #[derive(Debug)]
@@ -54,6 +57,10 @@ pub(crate) struct Plan {
     pub(crate) terminal: bool,
     /// The guest's file systems are on the host: what it still holds must be written in the end.
     pub(crate) sync: bool,
+    /// Whether there is memory for the machine.
+    pub(crate) admission: Admission,
+    /// The VMM's score when the host has no memory left.
+    pub(crate) oom_score: i32,
     /// How long the guest may take to answer.
     pub(crate) boot_timeout: Duration,
     /// When the container was asked for (`CLOCK_MONOTONIC`, nanoseconds).

@@ -35,7 +35,11 @@ use super::{
 use crate::{
     container::spec,
     monitor::{LOG, VSOCK_DIRECTORY, VSOCK_NAME, chain, last_line, printable, sockets},
-    sandbox::vm::rewrite::{self, ThisHost},
+    sandbox::vm::{
+        Identity,
+        admission::Admission,
+        rewrite::{self, ThisHost},
+    },
     settings::{Isolation, Settings},
 };
 
@@ -169,8 +173,14 @@ impl Maker {
         let machine = slots::template(shape, sockets.join(VSOCK_NAME), files);
         let log = draft.join(LOG);
         let file = File::create(&log).map_err(TemplateError::io("make", &log))?;
+        let admission = Admission::new(settings.admission, settings.run.clone());
+        let admitted =
+            admission.admit(machine.memory_mib).map_err(|error| making(error.to_string()))?;
         let (vmm, messages) = Vmm::spawn(&shape.vmm.path, &machine, Stdio::null(), file.into())
             .map_err(|error| making(chain(&error)))?;
+        admitted
+            .taken_by(Identity::of(vmm.pid().cast_signed()))
+            .map_err(|error| making(error.to_string()))?;
         let deadline = Instant::now() + settings.boot_timeout;
         Ok(Self { vmm, messages, listener, agent: None, sequence: 0, deadline, log })
     }

@@ -99,7 +99,14 @@ impl Host {
     /// Runs a command that starts no machine, to its end.
     #[track_caller]
     pub fn run(&self, arguments: &[&str]) -> Outcome {
-        Running::start(self.command(arguments), None).wait()
+        self.run_command(self.command(arguments))
+    }
+
+    /// The same with a command that was made with [`Host::command`].
+    #[track_caller]
+    #[must_use]
+    pub fn run_command(&self, command: Command) -> Outcome {
+        Running::start(command, None).wait()
     }
 
     /// Starts a command that starts a machine, when there is a processor for it.

@@ -61,8 +61,9 @@ fn files(directory: &Path) -> Vec<PathBuf> {
     for part in ["run", "data/containers"] {
         found.extend(all_below(&directory.join(part)).into_iter().filter(|path| {
             let name = path.file_name().unwrap_or_default();
-            // The directories and the lock that all commands share stay.
-            !path.is_dir() && name != "lock"
+            // The directories, the locks and the ledger of machines that all commands share stay.
+            !path.is_dir()
+                && !["lock", "admission.lock", "admission.json"].map(OsStr::new).contains(&name)
                 || path.parent().is_some_and(|up| up.ends_with("containers") && path.is_dir())
         }));
     }

@@ -226,3 +226,48 @@ fn a_name_that_runs_is_taken_until_its_container_ends() {
     host.assert_nothing_left();
     host.run(&["image", "rm", "busybox"]).assert_clean();
 }
+
+/// What this host has available, or the group that a container of tests is limited to has left, in KiB.
+fn available_kib() -> u64 {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let meminfo = read("/proc/meminfo");
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:")).unwrap();
+    let host: u64 = line.trim().strip_suffix(" kB").unwrap().parse().unwrap();
+    let groups = [
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ];
+    let left = groups.into_iter().filter_map(|(limit, used)| {
+        let number =
+            |name: &str| read(&format!("/sys/fs/cgroup/{name}")).trim().parse::<u64>().ok();
+        Some(number(limit)?.saturating_sub(number(used)?) >> 10)
+    });
+    left.fold(host, u64::min)
+}
+
+#[test]
+fn a_machine_for_which_there_is_no_memory_is_refused_and_the_others_go_on() {
+    let Some(host) = host_with_busybox() else { return };
+    let available = available_kib();
+    // Room for one, with much to spare either way, as this host does other things meanwhile.
+    let command = |arguments: &[&str]| {
+        let mut command = host.command(arguments);
+        command
+            .env("BULKHEAD_ADMISSION", "whole")
+            .env("BULKHEAD_ADMISSION_START", format!("{}k", available / 100 * 45))
+            .env("BULKHEAD_ADMISSION_RESERVE", format!("{}k", available / 100 * 30));
+        command
+    };
+    let mut first = host.boot_command(command(&["run", "--rm", "-i", "busybox", "cat"]));
+    first.write(b"running\n");
+    first.wait_for("running");
+    let vmm = host.vmms();
+    let second = host.run_command(command(&["run", "--rm", "busybox", "true"]));
+    second.assert_refused(125, &["too little memory for another microVM", "[admission]"]);
+    assert_eq!(host.vmms(), vmm);
+    first.write(b"untouched\n");
+    first.wait_for("untouched");
+    first.close_stdin();
+    first.wait().assert_code(0);
+    host.assert_nothing_left();
+}

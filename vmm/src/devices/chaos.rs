@@ -27,7 +27,7 @@ const SCRATCH: u64 = HEAP + (1 << 20);
 
 /// One thing that a driver does.
 #[derive(Debug, Clone)]
-enum Step {
+pub(super) enum Step {
     /// Writes a descriptor of a queue.
     Descriptor { queue: usize, index: u16, descriptor: (u64, u32, u16, u16) },
     /// Puts a head into a queue's available ring.
@@ -136,7 +136,7 @@ fn packet() -> impl Strategy<Value = Vec<u8>> {
         })
 }
 
-fn step(queues: usize) -> impl Strategy<Value = Step> {
+pub(super) fn step(queues: usize) -> impl Strategy<Value = Step> {
     let queue = move || 0..queues;
     let descriptor = (queue(), small_or_any(), address(), length(), 0u16..8, small_or_any());
     let register = prop_oneof![
@@ -168,7 +168,7 @@ fn step(queues: usize) -> impl Strategy<Value = Step> {
     ]
 }
 
-fn apply(driver: &mut Driver, step: Step) {
+pub(super) fn apply(driver: &mut Driver, step: Step) {
     match step {
         Step::Descriptor { queue, index, descriptor } => {
             let table = driver.rings[queue].descriptors;

@@ -10,6 +10,10 @@
 //! under the lock waits for a virtual CPU or for the event loop. The threads of a disk
 //! or a share take none of these locks, so that a reset may wait for them while holding the transport's lock.
 //!
+//! **Standing still.** [`virtio::MmioTransport::save`] is called with the virtual CPUs paused, for one device after the other: each ends
+//! what is under way and rests until [`virtio::MmioTransport::resume`]. [`virtio::MmioTransport::restore`] lets a new device go on over
+//! memory that is in place already, before any virtual CPU runs.
+//!
 //! **Bad guests.** What a driver wrote is never trusted: a malformed chain is counted and answered, a ring that makes no
 //! sense stops the device and sets `NEEDS_RESET`; neither ends the VMM.
 
@@ -23,6 +27,8 @@ pub mod vsock;
 
 #[cfg(test)]
 mod chaos;
+#[cfg(test)]
+mod suite;
 #[cfg(test)]
 mod testing;
 

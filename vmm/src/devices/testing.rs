@@ -190,6 +190,12 @@ impl Driver {
     /// Resets the device and initializes it again, with empty rings.
     pub(super) fn restart(&mut self, without: u64) {
         self.set_register(0x70, 0);
+        self.empty_rings();
+        self.initialize(without);
+    }
+
+    /// Forgets every chain.
+    pub(super) fn empty_rings(&mut self) {
         for index in 0..self.rings.len() {
             let ring = &mut self.rings[index];
             (ring.next_descriptor, ring.avail_index, ring.used_index) = (0, 0, 0);
@@ -197,7 +203,14 @@ impl Driver {
             self.poke(avail, &[0; 4]);
             self.poke(used, &[0; 4]);
         }
-        self.initialize(without);
+    }
+
+    /// Asks for an interrupt when the next chain of any queue is given back.
+    pub(super) fn want_interrupts(&self) {
+        for ring in &self.rings {
+            let used_event = ring.avail + 4 + 2 * u64::from(ring.size);
+            self.poke(used_event, &ring.used_index.to_le_bytes());
+        }
     }
 
     pub(super) fn write_descriptor(

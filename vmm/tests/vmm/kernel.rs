@@ -1,7 +1,7 @@
 //! The real guest kernel with an init of a few instructions. The kernel is `BULKHEAD_KERNEL`, or what `make build` left in
 //! `target/release`.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, process::Command};
 
 use bulkhead_vmm::api::{End, Mark, SerialOutput};
 
@@ -67,6 +67,21 @@ pub(crate) fn initrd(program: &[u8]) -> Vec<u8> {
     member(&mut archive, "init", 0o100_755, (0, 0), program);
     member(&mut archive, "TRAILER!!!", 0, (0, 0), b"");
     archive
+}
+
+/// A program of `tests/programs` that is to be the guest's first process, static.
+pub(crate) fn compile(guest: &Guest, name: &str) -> Vec<u8> {
+    let source = format!("{}/tests/programs/{name}.rs", env!("CARGO_MANIFEST_DIR"));
+    let made = guest.path("program");
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let built = Command::new(rustc)
+        .args(["--edition", "2024", "-C", "target-feature=+crt-static", "-C", "opt-level=2"])
+        .args(["-C", "strip=symbols", "-o"])
+        .args([made.as_os_str(), source.as_ref()])
+        .output()
+        .unwrap();
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    fs::read(made).unwrap()
 }
 
 #[test]

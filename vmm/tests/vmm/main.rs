@@ -24,4 +24,6 @@ mod refusals;
 #[cfg(test)]
 mod shares;
 #[cfg(test)]
+mod slots;
+#[cfg(test)]
 mod snapshot;

@@ -24,7 +24,7 @@ use rustix::mount::{
 
 use crate::{
     guest::{Guest, guest, kvm, until_end},
-    kernel::{initrd, kernel},
+    kernel::{compile, initrd, kernel},
 };
 
 /// How long a guest on a busy machine may take.
@@ -86,25 +86,10 @@ fn shares(host: &Host, memory: &Path) -> Vec<Share> {
     vec![root, Share { tag: "binds".to_owned(), cache: Cache::None, entries }]
 }
 
-/// The program that is the guest's first process.
-fn program(guest: &Guest) -> Vec<u8> {
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/programs/shares.rs");
-    let made = guest.path("program");
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let built = Command::new(rustc)
-        .args(["--edition", "2024", "-C", "target-feature=+crt-static", "-C", "opt-level=2"])
-        .args(["-C", "strip=symbols", "-o"])
-        .args([made.as_os_str(), source.as_ref()])
-        .output()
-        .unwrap();
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    fs::read(made).unwrap()
-}
-
 /// A guest with that program, and its configuration.
 fn prepare(kernel: PathBuf, host: &Host, memory: &Path) -> (Guest, VmConfig) {
     let guest = Guest::new(idle());
-    fs::write(guest.path("initrd"), initrd(&program(&guest))).unwrap();
+    fs::write(guest.path("initrd"), initrd(&compile(&guest, "shares"))).unwrap();
     let mut config = guest.config();
     config.kernel = kernel;
     config.initrd = Some(guest.path("initrd"));
@@ -146,7 +131,7 @@ fn counters(vmm: &mut Vmm, messages: &mut Messages) -> Counters {
     }
 }
 
-fn ready() -> Option<PathBuf> {
+pub(crate) fn ready() -> Option<PathBuf> {
     let kernel = kernel().filter(|_| kvm())?;
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: shares need root");

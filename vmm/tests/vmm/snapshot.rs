@@ -24,7 +24,11 @@ guest!(
     "9: mov edx, 0x505; mov al, 1; out dx, al; 98: jmp 98b",
 );
 
-fn ask(vmm: &mut Vmm, messages: &mut Messages, kind: RequestKind) -> Result<Response, String> {
+pub(crate) fn ask(
+    vmm: &mut Vmm,
+    messages: &mut Messages,
+    kind: RequestKind,
+) -> Result<Response, String> {
     let asked = vmm.request(kind).unwrap();
     loop {
         match messages.next_message().unwrap() {

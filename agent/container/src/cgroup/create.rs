@@ -70,8 +70,16 @@ impl Cgroups {
                 std::fs::read_to_string(format!("{mount}/cgroup.controllers")).unwrap_or_default()
             },
         );
-        let enabled = RefCell::default();
-        Ok((!hierarchies.is_empty()).then_some(Self { hierarchies, guest: false, enabled }))
+        Ok((!hierarchies.is_empty()).then(|| Self::of(hierarchies)))
+    }
+
+    /// The host's.
+    pub(super) fn of(hierarchies: Vec<Hierarchy>) -> Self {
+        Self { hierarchies, guest: false, enabled: RefCell::default() }
+    }
+
+    pub(super) fn hierarchies(&self) -> &[Hierarchy] {
+        &self.hierarchies
     }
 
     /// Makes a container's group with its limits, empty as yet. `path` is `linux.cgroupsPath`: absolute below the root of

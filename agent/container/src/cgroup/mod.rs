@@ -13,6 +13,7 @@ mod device_program;
 mod directory;
 mod freezer;
 mod group;
+mod headroom;
 mod hierarchy;
 mod hugetlb;
 mod io;
@@ -32,6 +33,7 @@ mod unified;
 pub use create::Cgroups;
 pub(crate) use device::DeviceFilter;
 pub use group::{Cgroup, CgroupRecord, Placed};
+pub use headroom::Headroom;
 pub use oom::OomEvents;
 use serde::{Deserialize, Serialize};
 

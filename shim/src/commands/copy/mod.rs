@@ -157,7 +157,8 @@ fn stopped_root(context: &Context, guard: &Guard, place: &Place) -> Result<Tree,
     }
     let store = context.store()?;
     let image = store.get(&place.definition()?.image)?;
-    let path = root::mount(&image, &store, place).map_err(crate::keeper::KeeperError::from)?;
+    let path =
+        root::mount(&image, &store, place.data()).map_err(crate::keeper::KeeperError::from)?;
     let root = File::open(&path).map_err(file_error(path.display()))?;
     Ok(Tree::container(OwnedFd::from(root)))
 }

@@ -17,7 +17,9 @@ use rustix::{
 use serde_json::Value;
 
 use super::{
-    Create, MachineOptions, Record, Root, SandboxError, Spawned, remains,
+    Create, MachineOptions, Record, Root, SandboxError, Spawned,
+    admission::Admission,
+    remains,
     rewrite::{self, ROOT_NAME, ROOT_TAG, RewriteError, SHARES, ThisHost},
     shape,
     template::{self, Found},
@@ -183,6 +185,7 @@ fn plan(create: &Create<'_>, settings: &Settings, requested: u64) -> Result<Plan
         hooks: spec.hooks.clone().unwrap_or_default(),
         state: hooks::State::new(create.id, &create.bundle.to_string_lossy(), spec),
         terminal: host.pointer("/process/terminal").and_then(Value::as_bool).unwrap_or(false),
+        oom_score: oom_score(&host),
         host,
         guest: guest.spec,
         root,
@@ -191,10 +194,17 @@ fn plan(create: &Create<'_>, settings: &Settings, requested: u64) -> Result<Plan
         template: None,
         network: guest.network,
         sync,
+        admission: Admission::new(settings.admission, settings.run.clone()),
         boot_timeout: settings.boot_timeout,
         requested,
         notes: guest.notes,
     })
+}
+
+/// As of the process that the host would see without a machine.
+fn oom_score(host: &Value) -> i32 {
+    let asked = host.pointer("/process/oomScoreAdj").and_then(Value::as_i64);
+    asked.and_then(|score| i32::try_from(score).ok()).unwrap_or(monitor::oom::USUAL)
 }
 
 fn layers(writable: bool) -> GuestRoot {

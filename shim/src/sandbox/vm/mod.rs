@@ -1,6 +1,7 @@
 //! Isolation by a microVM: a container whose processes run behind a kernel of their own. Its monitor, a process of the
 //! host, stands for it.
 
+pub mod admission;
 mod client;
 mod container;
 mod create;

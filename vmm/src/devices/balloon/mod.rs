@@ -7,7 +7,7 @@
 mod reclaim;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::sync::Arc;
 

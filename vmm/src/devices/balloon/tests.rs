@@ -13,6 +13,7 @@ use super::{
 use crate::{
     devices::{
         BalloonCounts,
+        suite::Subject,
         testing::{Driver, HEAP, MEMORY, pattern},
     },
     memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryTrait},
@@ -20,16 +21,15 @@ use crate::{
 
 const DEFLATE: usize = 1;
 
-struct Fixture {
+/// A guest with a balloon.
+pub(in crate::devices) struct Fixture {
     driver: Driver,
     counts: Arc<BalloonCounts>,
 }
 
 impl Fixture {
     fn new() -> Self {
-        let balloon = Balloon::new();
-        let counts = balloon.counts();
-        Self { driver: Driver::start(balloon, 0), counts }
+        Self::start(0)
     }
 
     /// One chain; the number of bytes that the device says it wrote, once it gave the chain back.
@@ -55,6 +55,48 @@ impl Fixture {
 
     fn counted(&self) -> (u64, u64) {
         (self.counts.pages.get(), self.counts.errors.get())
+    }
+}
+
+impl Subject for Fixture {
+    type Device = Balloon;
+
+    fn start(without: u64) -> Self {
+        let balloon = Balloon::new();
+        let counts = balloon.counts();
+        Self { driver: Driver::start(balloon, without), counts }
+    }
+
+    fn driver(&mut self) -> &mut Driver {
+        &mut self.driver
+    }
+
+    fn another(&mut self) -> Balloon {
+        let balloon = Balloon::new();
+        self.counts = balloon.counts();
+        balloon
+    }
+
+    fn drive(&mut self, round: u32, meanwhile: &mut dyn FnMut(&mut Self)) -> Vec<u8> {
+        let page = PAGE as u64;
+        let at = (4 << 20) + 4 * page * u64::from(round);
+        self.driver.poke(at, &pattern(1, 4 * PAGE));
+        let number = self.driver.put(&((at + 3 * page) / page).to_le_bytes());
+        let mut seen = Vec::new();
+        for (queue, chain) in [
+            (REPORTING, (at, 2 * PAGE as u32, true)),
+            (INFLATE, (number, 4, false)),
+            (DEFLATE, (number, 4, false)),
+        ] {
+            self.driver.add(queue, &[chain]);
+            self.driver.kick(queue);
+            meanwhile(self);
+            let used = self.driver.wait_used(queue, 1);
+            seen.extend([used[0].0.to_le_bytes(), (used[0].1 as u16).to_le_bytes()].concat());
+            seen.extend(self.driver.bytes(at, 4 * PAGE));
+        }
+        assert!(self.is_zero(at, 2 * PAGE) && self.is_zero(at + 3 * page, PAGE));
+        seen
     }
 }
 

@@ -13,7 +13,7 @@ mod vectored;
 mod worker;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::{io, path::PathBuf, sync::Arc};
 

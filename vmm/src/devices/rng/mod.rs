@@ -1,7 +1,7 @@
 //! The entropy device (virtio 1.3, 5.4): the host's getrandom(2), straight into the guest's buffers.
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::sync::Arc;
 

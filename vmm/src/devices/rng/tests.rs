@@ -1,7 +1,43 @@
 //! The entropy device as a driver sees it.
 
 use super::Rng;
-use crate::devices::testing::{Driver, MEMORY};
+use crate::devices::{
+    suite::Subject,
+    testing::{Driver, MEMORY},
+};
+
+/// A guest that asks for bytes.
+pub(in crate::devices) struct Guest(Driver);
+
+impl Subject for Guest {
+    type Device = Rng;
+
+    fn start(without: u64) -> Self {
+        Self(Driver::start(Rng::new(), without))
+    }
+
+    fn driver(&mut self) -> &mut Driver {
+        &mut self.0
+    }
+
+    fn another(&mut self) -> Rng {
+        Rng::new()
+    }
+
+    fn drive(&mut self, round: u32, meanwhile: &mut dyn FnMut(&mut Self)) -> Vec<u8> {
+        let heap = self.0.allocate(0);
+        let buffer = self.0.put(&[0; 128]);
+        self.0.add(0, &[(buffer, 100 + round, true)]);
+        self.0.kick(0);
+        meanwhile(self);
+        let used = self.0.wait_used(0, 1);
+        let bytes = self.0.bytes(buffer, 128);
+        self.0.heap_reset(heap);
+        assert_ne!(bytes[..100], [0; 100]);
+        [&used[0].0.to_le_bytes()[..], &used[0].1.to_le_bytes(), &bytes[100 + round as usize..]]
+            .concat()
+    }
+}
 
 #[test]
 fn buffers_are_filled_with_bytes_that_differ() {
@@ -32,25 +68,4 @@ fn a_request_is_bounded_and_a_bad_one_gets_nothing() {
         assert_eq!(driver.used(0).iter().map(|used| used.1).collect::<Vec<_>>(), [written]);
     }
     assert_eq!(driver.bytes(buffer + 4096, 64), [0; 64]);
-}
-
-#[test]
-fn a_new_device_goes_on_where_another_was_saved() {
-    let mut driver = Driver::start(Rng::new(), 0);
-    let buffer = driver.allocate(64);
-    for round in 0..20 {
-        driver.add(0, &[(buffer, 64, true)]);
-        driver.kick(0);
-        let state = driver.transport().save().unwrap();
-        driver.pump();
-        assert_eq!(driver.used(0), [], "nothing happens to a saved device");
-        if round % 2 == 0 {
-            driver.restore(Rng::new(), &state).unwrap();
-        } else {
-            driver.transport().resume();
-        }
-        driver.pump();
-        assert_eq!(driver.used(0), [(round % 8, 64)]);
-        assert_eq!(driver.register(0x60), 1);
-    }
 }

@@ -19,7 +19,7 @@ mod table;
 mod to_guest;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::{
     io,

@@ -7,6 +7,7 @@ mod limits;
 mod names;
 mod owners;
 mod protocol;
+mod saved;
 
 use std::{
     fs,
@@ -20,7 +21,10 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     api::ShareEntry,
-    devices::testing::{Driver, HEAP},
+    devices::{
+        suite::Subject,
+        testing::{Driver, HEAP},
+    },
 };
 
 /// The queue of ordinary requests.
@@ -74,7 +78,7 @@ pub(super) struct Found {
 }
 
 /// A guest whose share has the entries `rw` and, read-only, `ro`.
-pub(super) struct Guest {
+pub(in crate::devices) struct Guest {
     pub(super) driver: Driver,
     pub(super) counts: Arc<FsCounts>,
     directory: TempDir,
@@ -89,16 +93,37 @@ impl Guest {
     }
 
     pub(super) fn with(files: usize, cache: Cache) -> Self {
+        let mut guest = Self::unmounted(files, cache, 0);
+        guest.mount();
+        guest
+    }
+
+    fn mount(&mut self) {
+        self.ask(INIT, 0, &words(&[7, 37, 1 << 20, u32::MAX])).unwrap();
+    }
+
+    /// Whose share has no entries.
+    fn empty() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["rw", "ro"] {
+            fs::create_dir(directory.path().join(name)).unwrap();
+        }
+        Self::of(device_of(directory.path(), FILES, Cache::Auto, &[]), directory, 0)
+    }
+
+    fn unmounted(files: usize, cache: Cache, without: u64) -> Self {
         let directory = tempfile::tempdir().unwrap();
         for name in ["rw", "ro", "other"] {
             fs::create_dir(directory.path().join(name)).unwrap();
         }
         let device = device(directory.path(), files, cache);
+        Self::of(device, directory, without)
+    }
+
+    fn of(device: Fs, directory: TempDir, without: u64) -> Self {
         let counts = device.counts();
-        let driver = Driver::start(device, 0);
-        let mut guest = Self { driver, counts, directory, unique: 0, user: (0, 0) };
-        guest.ask(INIT, 0, &words(&[7, 37, 1 << 20, u32::MAX])).unwrap();
-        guest
+        let driver = Driver::start(device, without);
+        Self { driver, counts, directory, unique: 0, user: (0, 0) }
     }
 
     /// A path on the host.
@@ -113,9 +138,20 @@ impl Guest {
 
     /// Asks and returns the answer without its header, or the error's number.
     pub(super) fn ask(&mut self, opcode: u32, node: u64, body: &[u8]) -> Result<Vec<u8>, i32> {
+        self.ask_while(&mut |_| {}, opcode, node, body)
+    }
+
+    /// The same; `meanwhile` is called between the request and its answer.
+    fn ask_while(
+        &mut self,
+        meanwhile: &mut dyn FnMut(&mut Self),
+        opcode: u32,
+        node: u64,
+        body: &[u8],
+    ) -> Result<Vec<u8>, i32> {
         self.unique += 1;
         let request = [&self.header(opcode, node, 40 + body.len())[..], body].concat();
-        self.send(&request, 70_000)
+        self.send_while(meanwhile, &request, 70_000)
     }
 
     pub(super) fn header(&self, opcode: u32, node: u64, length: usize) -> Vec<u8> {
@@ -131,6 +167,15 @@ impl Guest {
 
     /// Sends these bytes with room for an answer, both in several buffers.
     pub(super) fn send(&mut self, request: &[u8], room: usize) -> Result<Vec<u8>, i32> {
+        self.send_while(&mut |_| {}, request, room)
+    }
+
+    fn send_while(
+        &mut self,
+        meanwhile: &mut dyn FnMut(&mut Self),
+        request: &[u8],
+        room: usize,
+    ) -> Result<Vec<u8>, i32> {
         let from = self.driver.put(request);
         let to = self.driver.allocate(room);
         let (first, second) =
@@ -144,6 +189,7 @@ impl Guest {
         chain.push((to + 116, room as u32 - 116, true));
         self.driver.add(QUEUE, &chain);
         self.driver.kick(QUEUE);
+        meanwhile(self);
         let used = self.driver.wait_used(QUEUE, 1);
         let written = used[0].1 as usize;
         let answer = self.driver.bytes(to, written);
@@ -252,23 +298,70 @@ impl Guest {
     }
 }
 
+impl Subject for Guest {
+    type Device = Fs;
+
+    fn start(without: u64) -> Self {
+        Self::unmounted(FILES, Cache::Auto, without)
+    }
+
+    fn driver(&mut self) -> &mut Driver {
+        &mut self.driver
+    }
+
+    fn another(&mut self) -> Fs {
+        device(self.directory.path(), FILES, Cache::None)
+    }
+
+    fn drive(&mut self, round: u32, meanwhile: &mut dyn FnMut(&mut Self)) -> Vec<u8> {
+        let mut seen = Vec::new();
+        let mut note = |answer: Result<Vec<u8>, i32>| {
+            seen.extend(format!("{:?}", answer.map(|bytes| bytes.len())).bytes());
+        };
+        if round.is_multiple_of(5) {
+            note(self.ask_while(meanwhile, INIT, 0, &words(&[7, 37, 1 << 20, u32::MAX])));
+        }
+        note(self.ask_while(meanwhile, GETATTR, ROOT, &[0; 16]));
+        note(self.ask_while(meanwhile, LOOKUP, ROOT, &string("missing")));
+        note(self.ask_while(meanwhile, READ, 9, &[0; 40]));
+        note(self.ask_while(meanwhile, 99, ROOT, &[]));
+        // A file is known and open, and forgotten at the end.
+        let directory = self.lookup(ROOT, "rw").unwrap().node;
+        let name = format!("round {round}");
+        let (file, handle) = self.create(directory, &name, 0o644, 0).unwrap();
+        note(self.ask(
+            READ,
+            file.node,
+            &[quads(&[handle, 0]), words(&[9, 0, 0, 0, 0, 0])].concat(),
+        ));
+        note(self.ask(RELEASE, file.node, &[quads(&[handle]), vec![0; 16]].concat()));
+        note(self.ask(UNLINK, directory, &string(&name)));
+        for node in [directory, file.node] {
+            note(self.ask(FORGET, node, &quads(&[1])));
+        }
+        seen
+    }
+}
+
 /// A device that serves `directory`.
 pub(in crate::devices) fn device(directory: &Path, files: usize, cache: Cache) -> Fs {
+    device_of(directory, files, cache, &[("rw", false), ("ro", true)])
+}
+
+/// A device that serves these entries of `directory`.
+fn device_of(directory: &Path, files: usize, cache: Cache, entries: &[(&str, bool)]) -> Fs {
     let root = fs::OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
         .open(directory)
         .unwrap();
-    let entry = |name: &str, read_only| ShareEntry {
+    let entry = |&(name, read_only): &(&str, bool)| ShareEntry {
         name: name.to_owned(),
         path: directory.join(name),
         read_only,
     };
-    let share = Share {
-        tag: "the share".to_owned(),
-        cache,
-        entries: vec![entry("rw", false), entry("ro", true)],
-    };
+    let share =
+        Share { tag: "the share".to_owned(), cache, entries: entries.iter().map(entry).collect() };
     Fs::new(&share, root.into(), Arc::new(Reopen::open().unwrap()), files).unwrap()
 }
 

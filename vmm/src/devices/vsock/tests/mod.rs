@@ -4,7 +4,7 @@
 
 mod flow;
 mod rules;
-mod saved;
+pub(in crate::devices) mod saved;
 mod streams;
 
 use std::{
@@ -130,6 +130,7 @@ impl Guest {
     /// The next packet from the device.
     fn receive(&mut self) -> (Header, Vec<u8>) {
         let waiting = Instant::now();
+        self.collect();
         while self.received.is_empty() {
             assert!(waiting.elapsed() < PATIENCE, "no packet came");
             self.driver.pump_once();

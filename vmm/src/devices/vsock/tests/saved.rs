@@ -1,9 +1,96 @@
 //! Connections across a save: kept where they are at rest, refused where they are not, made anew by another device.
 
 use super::*;
-use crate::devices::virtio::{DeviceState, RestoreError, SaveError, TransportState};
+use crate::devices::{
+    suite::Subject,
+    virtio::{DeviceState, RestoreError, SaveError, TransportState},
+};
 
 const OTHER: Key = Key { host: 8, guest: 1001 };
+
+/// A guest that talks to a host.
+pub(in crate::devices) struct Talk {
+    guest: Guest,
+    listener: UnixListener,
+    socket: Option<UnixStream>,
+    /// Bytes from the host since the connection began.
+    heard: u32,
+}
+
+impl Talk {
+    /// The host's end of the connection, which may be a new one.
+    fn socket(&mut self) -> &mut UnixStream {
+        self.listener.set_nonblocking(true).unwrap();
+        if let Ok((socket, _)) = self.listener.accept() {
+            self.socket = Some(socket);
+        }
+        self.socket.as_mut().unwrap()
+    }
+}
+
+impl Subject for Talk {
+    type Device = Vsock;
+
+    fn start(without: u64) -> Self {
+        let guest = Guest::without(without, 16);
+        let listener = guest.listen(7);
+        Self { guest, listener, socket: None, heard: 0 }
+    }
+
+    fn driver(&mut self) -> &mut Driver {
+        &mut self.guest.driver
+    }
+
+    fn another(&mut self) -> Vsock {
+        let device = self.guest.another();
+        self.listener = self.guest.listen(7);
+        device
+    }
+
+    fn prepare(&mut self) {
+        self.socket = None;
+        self.guest.received.clear();
+        for (_, place) in std::mem::take(&mut self.guest.buffers) {
+            self.guest.give(place);
+        }
+        self.guest.driver.kick(RX);
+    }
+
+    fn drive(&mut self, round: u32, meanwhile: &mut dyn FnMut(&mut Self)) -> Vec<u8> {
+        let mut seen = Vec::new();
+        if round.is_multiple_of(5) {
+            if self.socket.is_some() {
+                self.guest.send(KEY, Op::Shutdown, BOTH, self.heard, &[]);
+                self.guest.expect(KEY, Op::Reset);
+            }
+            self.heard = 0;
+            self.guest.send(KEY, Op::Request, 0, 0, &[]);
+            seen.extend(self.guest.expect(KEY, Op::Response).encode());
+        }
+        self.socket();
+        meanwhile(self);
+        let question = pattern(u64::from(round), 5000);
+        self.guest.send(KEY, Op::Data, 0, self.heard, &question);
+        let mut asked = vec![0; question.len()];
+        self.socket().read_exact(&mut asked).unwrap();
+        seen.extend(asked);
+        meanwhile(self);
+        self.socket().write_all(&question).unwrap();
+        let mut answered = 0;
+        while answered < question.len() {
+            let (header, data) = self.guest.receive();
+            assert_eq!(header.op, Op::Data);
+            answered += data.len();
+            seen.extend(header.fwd_cnt.to_le_bytes());
+            seen.extend(data);
+        }
+        self.heard += answered as u32;
+        meanwhile(self);
+        self.guest.send(KEY, Op::CreditRequest, 0, self.heard, &[]);
+        seen.extend(self.guest.expect(KEY, Op::CreditUpdate).encode());
+        seen
+    }
+}
 
 impl Guest {
     /// Another device takes over, whose sockets are in a directory of its own. Returns the listening sockets for `ports` there.

@@ -2,7 +2,14 @@
 
 #![allow(clippy::cast_possible_truncation, reason = "the numbers of a test are small")]
 
-use std::{fs, os::unix::fs::MetadataExt, path::PathBuf, sync::Arc};
+mod slots;
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tempfile::TempDir;
 
@@ -11,6 +18,7 @@ use crate::{
     api,
     devices::{
         BlockCounts,
+        suite::Subject,
         testing::{Driver, INDIRECT, NEXT, WRITE, pattern},
         virtio::feature,
     },
@@ -27,8 +35,8 @@ const IOERR: u8 = 1;
 const UNSUPP: u8 = 2;
 
 /// A disk of files with these contents, and its driver.
-struct Fixture {
-    _directory: TempDir,
+pub(in crate::devices) struct Fixture {
+    directory: TempDir,
     files: Vec<PathBuf>,
     counts: Arc<BlockCounts>,
     driver: Driver,
@@ -41,20 +49,27 @@ impl Fixture {
 
     fn without(contents: &[Vec<u8>], read_only: bool, without: u64) -> Self {
         let directory = TempDir::new().unwrap();
-        let files: Vec<_> = (0..contents.len())
-            .map(|index| directory.path().join(format!("part{index}")))
-            .collect();
-        for (path, bytes) in files.iter().zip(contents) {
-            fs::write(path, bytes).unwrap();
-        }
+        let files = write_files(directory.path(), contents);
         let block = Block::open(&disk(&files, read_only)).unwrap();
         let counts = block.counts();
         let driver = Driver::start(block, without);
-        Self { _directory: directory, files, counts, driver }
+        Self { directory, files, counts, driver }
     }
 
     /// One request; `data` is sent, or `room` bytes are received. Returns the status and what was received.
     fn request(&mut self, kind: u32, sector: u64, data: &[u8], room: usize) -> (u8, Vec<u8>) {
+        self.request_while(&mut |_| {}, kind, sector, data, room)
+    }
+
+    /// The same; `meanwhile` is called between the request and its answer.
+    fn request_while(
+        &mut self,
+        meanwhile: &mut dyn FnMut(&mut Self),
+        kind: u32,
+        sector: u64,
+        data: &[u8],
+        room: usize,
+    ) -> (u8, Vec<u8>) {
         let heap = self.driver.allocate(0);
         let mut header = [0; 16];
         header[..4].copy_from_slice(&kind.to_le_bytes());
@@ -75,6 +90,7 @@ impl Fixture {
         chain.push((status, 1, true));
         let head = self.driver.add(0, &chain);
         self.driver.kick(0);
+        meanwhile(self);
         let used = self.driver.wait_used(0, 1);
         let status = self.driver.bytes(status, 1)[0];
         let written = if status == OK { room as u32 + 1 } else { 1 };
@@ -87,6 +103,53 @@ impl Fixture {
     fn file(&self, index: usize) -> Vec<u8> {
         fs::read(&self.files[index]).unwrap()
     }
+}
+
+impl Subject for Fixture {
+    type Device = Block;
+
+    fn start(without: u64) -> Self {
+        Self::without(&[pattern(1, 8192), pattern(2, 4096)], false, without)
+    }
+
+    fn driver(&mut self) -> &mut Driver {
+        &mut self.driver
+    }
+
+    fn another(&mut self) -> Block {
+        Block::open(&disk(&self.files, false)).unwrap()
+    }
+
+    fn drive(&mut self, round: u32, meanwhile: &mut dyn FnMut(&mut Self)) -> Vec<u8> {
+        let sector = u64::from(round);
+        let data = pattern(sector, 1024);
+        let mut seen = Vec::new();
+        for (kind, sector, data, room) in [
+            (IN, sector, &[][..], 2048),
+            (OUT, sector + 1, &data, 0),
+            (FLUSH, 0, &[], 0),
+            (IN, 0, &[], 12 << 10),
+            (IN, 24, &[], 512),
+            (GET_ID, 0, &[], 20),
+        ] {
+            let (status, bytes) = self.request_while(meanwhile, kind, sector, data, room);
+            seen.push(status);
+            if status == OK {
+                seen.extend(bytes);
+            }
+        }
+        seen
+    }
+}
+
+/// Files with these contents.
+fn write_files(directory: &Path, contents: &[Vec<u8>]) -> Vec<PathBuf> {
+    let write = |(index, bytes): (usize, &Vec<u8>)| {
+        let path = directory.join(format!("part{index}"));
+        fs::write(&path, bytes).unwrap();
+        path
+    };
+    contents.iter().enumerate().map(write).collect()
 }
 
 fn disk(files: &[PathBuf], read_only: bool) -> api::Disk {

@@ -1,0 +1,100 @@
+//! Arguments of `bench`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::bench::stage::{Mode, Peer};
+
+const EXIT_CODES: &str = "\
+EXIT CODES
+  0        everything was measured
+  1        something failed, or a start was not what it should be; one line on standard error says why, and nothing is reported
+  125      the command line is wrong
+  130      Ctrl-C; like every other end, it leaves nothing behind
+
+FILES
+  docs/bench.md describes the JSON file. The HTML page needs nothing but itself.";
+
+/// The benches.
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Measure starts of one bundle under all runtimes in turns
+    Startup(StartupArgs),
+    /// Show a report that was kept as JSON
+    Show(ShowArgs),
+}
+
+/// Where a report goes, beside the terminal.
+#[derive(Debug, Args)]
+pub struct OutputArgs {
+    /// Keep everything, each sample included, in FILE
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Draw a page of it in FILE
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+}
+
+/// Arguments of `bench startup`.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXIT_CODES, long_about = "\
+Measure starts of one bundle under all runtimes in turns.
+
+One bundle is made of IMAGE and made, started, ended and deleted with runc's command line under each runtime, A B C A B C …, so that whatever drifts on the host \
+hits all alike: a microVM that boots, a microVM cloned of a template, a plain container (bulkhead-oci --isolation host), and every peer. Its program is \
+a stamp of bulkhead's own, whose first instructions read the clocks and which then becomes CMD, looked for in the image's PATH; without CMD it ends. What CMD writes is dropped.
+
+Every run proves itself: the stamp lies in the measured interval, each clone's guest holds the nonce that was planted in the bench's own template, and \
+no guest that booted holds one. A run that cannot prove it is an error and no number.
+
+Needs root. Times are the host's; guest-kernel instructions are counted where KVM interprets the guest's kernel.
+
+  bulkhead bench startup debian
+  bulkhead bench startup -n 50 --peer runc=runc --peer crun=/usr/bin/crun --json new.json --html new.html debian
+  bulkhead bench startup --mode clone --mode host --at-once 1,2,4,8 debian true")]
+pub struct StartupArgs {
+    /// Starts of each runtime that count
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub runs: u32,
+    /// Starts of each before them that do not
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(..=1000))]
+    pub warm_up: u32,
+    /// Measure the memory of so many idle containers of each
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(..=1000))]
+    pub memory_runs: u32,
+    /// Bulkhead's own modes: cold, clone, host [default: all that this host can]
+    #[arg(long, value_name = "MODE", value_delimiter = ',')]
+    pub mode: Vec<Mode>,
+    /// Another runtime with runc's command line, by its path or its name in the PATH
+    #[arg(long, value_name = "NAME=PATH")]
+    pub peer: Vec<Peer>,
+    /// Also measure how many lives a second so many at once make
+    #[arg(long, value_name = "K,…", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub at_once: Vec<u16>,
+    /// Seconds that a verb of a runtime, or the program, may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub timeout: u64,
+    /// Where the report goes
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// A name in the store, oci:DIR[:TAG] or docker-archive:FILE
+    pub image: String,
+    /// What the stamp becomes
+    #[arg(trailing_var_arg = true, value_name = "CMD")]
+    pub command: Vec<String>,
+}
+
+/// Arguments of `bench show`.
+#[derive(Debug, Args)]
+#[command(long_about = "\
+Show a report that a bench kept with --json, and draw its page with --html.
+
+  bulkhead bench show --html startup.html startup.json")]
+pub struct ShowArgs {
+    /// Draw a page of it in FILE
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// What --json wrote
+    pub report: PathBuf,
+}
