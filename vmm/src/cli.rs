@@ -19,16 +19,24 @@ const AFTER_LONG_HELP: &str = r#"CONFIGURATION
   initrd      path of an initial RAM disk
   cmdline     words for the kernel, behind those that the machine needs
   disks       [{"id": NAME, "files": [PATH, ...], "read_only": BOOL}, ...]
-              /dev/vda, /dev/vdb, ...: the files' bytes one after the other
+              /dev/vda, /dev/vdb, ...: the files' bytes one after the other;
+              no files: a slot without a medium
   vsock       {"cid": NUMBER, "path": PATH}
               a guest's connection to port N of the host goes to the Unix
               socket PATH_N; one to PATH that says CONNECT N goes to the guest
   shares      [{"tag": NAME, "cache": "auto" or "none", "entries":
                 [{"name": NAME, "path": PATH, "read_only": BOOL}, ...]}, ...]
               a virtio-fs device each: a directory with these entries, which
-              are directories and files of the host; needs root
+              are directories and files of the host; entries need root
+  balloon     true: memory that the guest does not use goes back to the host
   serial      "stdout" or {"file": PATH}: where a serial console's output
               goes; without it the machine has no serial port
+  snapshot    {"state": PATH, "memory": PATH}: files that are made for this
+              machine to be saved into; nothing may be there
+  restore     {"state": PATH, "memory": PATH}: go on from a machine that was
+              saved, instead of booting; the rest of the configuration is its
+              own, but for disks without files and shares without entries,
+              which may have some now, and the paths of sockets and outputs
   backend     "auto" (find out), "hardware" or "software": whether the
               processor executes the guest's kernel or KVM interprets it
 
@@ -42,7 +50,10 @@ JAIL
 CONTROL
   With --control, each line that a client sends is a request and gets one line
   as its answer: {"id": 1, "kind": "counters"}. Kinds: pause, resume, stop,
-  counters. The socket is for its user only.
+  counters, snapshot. The socket is for its user only.
+
+  snapshot pauses the machine and writes it into the files of its
+  configuration. It stays paused; resume lets it go on.
 
 EXIT STATUS
   0  the guest powered off or reset itself, or the machine was stopped
@@ -59,6 +70,11 @@ EXAMPLES
   Ask a running machine what it has counted:
 
     echo '{"id": 1, "kind": "counters"}' | socat - UNIX-CONNECT:/run/vm.sock
+
+  Save it, if its configuration has "snapshot", and end it:
+
+    printf '%s\n' '{"id": 1, "kind": "snapshot"}' '{"id": 2, "kind": "stop"}' |
+        socat - UNIX-CONNECT:/run/vm.sock
 "#;
 
 /// Boots one Linux guest with KVM and says how it ended.

@@ -7,6 +7,9 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let started = notices::monotonic_ns();
+    // One heap for all threads: they allocate little, and each heap of its own is memory that every machine has.
+    // SAFETY: the call sets a parameter of the allocator, and no other thread runs.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
     match Cli::try_parse() {
         Ok(cli) => program::run(&cli, started),
         Err(error) => {

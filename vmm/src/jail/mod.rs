@@ -101,9 +101,11 @@ pub struct Jail {
 /// # Errors
 /// [`JailError`]. Where namespaces cannot be made and nothing is shared there is none: [`Jail::without`] says why.
 pub fn enter(contents: &Contents<'_>) -> Result<Jail, JailError> {
+    // A share that is empty gives nothing of the host: it takes no rights.
+    let served = contents.shares.iter().find(|share| !share.entries.is_empty());
     let jail = match own_namespaces() {
         Ok(Owner::Host) => shut_in(contents)?,
-        Ok(Owner::User) => match contents.shares.first() {
+        Ok(Owner::User) => match served {
             Some(share) => {
                 let why = "it is not root".to_owned();
                 return Err(JailError::Shares { tag: share.tag.clone(), why });
@@ -115,8 +117,8 @@ pub fn enter(contents: &Contents<'_>) -> Result<Jail, JailError> {
             None => Jail { without: Some(why), ..Jail::default() },
         },
     };
-    rights::limit_resources(!contents.shares.is_empty()).map_err(step("prlimit"))?;
-    rights::cut_capabilities(!contents.shares.is_empty()).map_err(step("capset"))?;
+    rights::limit_resources(served.is_some()).map_err(step("prlimit"))?;
+    rights::cut_capabilities(served.is_some()).map_err(step("capset"))?;
     let files = rights::open_files().saturating_sub(OTHER_FILES) / contents.shares.len().max(1);
     Ok(Jail { files, ..jail })
 }

@@ -80,15 +80,13 @@ fn find(read: impl Fn(&mut [u8], u64) -> Option<()>) -> Option<u64> {
         return None;
     }
     let length = DESCRIPTOR_LENGTH + name_size as usize;
-    let mut descriptor = vec![0; length];
-    for index in 0..u64::from(count.min(MAX_DESCRIPTORS)) {
-        read(&mut descriptor, descriptors + index * length as u64)?;
-        let name = descriptor.get(DESCRIPTOR_LENGTH..)?;
-        if name.split(|&byte| byte == 0).next() == Some(NAME) {
-            return Some(data + u64::from(word(&descriptor, 8)?));
-        }
-    }
-    None
+    let mut table = vec![0; length * count.min(MAX_DESCRIPTORS) as usize];
+    read(&mut table, descriptors)?;
+    let descriptor = table.chunks_exact(length).find(|descriptor| {
+        let name = descriptor.get(DESCRIPTOR_LENGTH..).unwrap_or_default();
+        name.split(|&byte| byte == 0).next() == Some(NAME)
+    })?;
+    Some(data + u64::from(word(descriptor, 8)?))
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {

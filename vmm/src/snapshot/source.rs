@@ -102,7 +102,8 @@ impl Source {
 
 /// The file's bytes, one more at most than a state has.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+    // What most have, so that one read gets it.
+    let mut bytes = Vec::with_capacity(32 << 10);
     File::open(path)?.take(frame::MAX_FILE as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }

@@ -6,6 +6,8 @@ mod assist;
 #[cfg(test)]
 mod balloon;
 #[cfg(test)]
+mod clones;
+#[cfg(test)]
 mod control;
 #[cfg(test)]
 mod detection;
