@@ -15,6 +15,8 @@ const CHIPS: [u32; 3] = [KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_IRQC
 /// More than a vCPU has.
 const MAX_CPUID_ENTRIES: usize = 256;
 
+/// Fewer than KVM takes in one call.
+const MSRS_AT_ONCE: usize = 128;
 const MSR_TSC: u32 = 0x10;
 const MSR_TSC_ADJUST: u32 = 0x3b;
 const MSR_TSC_DEADLINE: u32 = 0x6e0;
@@ -71,12 +73,14 @@ impl MsrNumbers {
         let mut values = Vec::with_capacity(self.0.len());
         let mut rest = self.0.as_slice();
         while !rest.is_empty() {
-            let mut msrs = entries(rest.iter().map(|&number| (number, 0)))?;
+            let some = rest.iter().take(MSRS_AT_ONCE);
+            let mut msrs = entries(some.map(|&number| (number, 0)))?;
             let read = vcpu.get_msrs(&mut msrs).map_err(KvmError::call("KVM_GET_MSRS"))?;
             let got = msrs.as_slice().get(..read).unwrap_or_default();
             values.extend(got.iter().map(|entry| (entry.index, entry.data)));
             // The one behind the last that was read cannot be.
-            rest = rest.get(read + 1..).unwrap_or_default();
+            let skipped = usize::from(read < msrs.as_slice().len());
+            rest = rest.get(read + skipped..).unwrap_or_default();
         }
         Ok(values)
     }
@@ -169,9 +173,7 @@ impl VcpuState {
             return Ok(());
         }
         // The timer goes off after the time that was left, whatever the counter is now.
-        let mut now = entries([(MSR_TSC, 0)])?;
-        vcpu.get_msrs(&mut now).map_err(KvmError::call("KVM_GET_MSRS"))?;
-        let now = now.as_slice().first().map_or(saved, |entry| entry.data);
+        let now = read_msr(vcpu, MSR_TSC)?.unwrap_or(saved);
         let deadline = deadline.wrapping_sub(saved).wrapping_add(now).max(1);
         write_msrs(vcpu, [(MSR_TSC_DEADLINE, deadline)])
     }
@@ -216,12 +218,27 @@ impl ChipState {
 }
 
 fn write_msrs(vcpu: &VcpuFd, values: impl IntoIterator<Item = (u32, u64)>) -> Result<(), KvmError> {
-    let msrs = entries(values)?;
-    let set = vcpu.set_msrs(&msrs).map_err(KvmError::call("KVM_SET_MSRS"))?;
-    match msrs.as_slice().get(set) {
-        None => Ok(()),
-        Some(entry) => Err(KvmError::Msr(entry.index)),
+    let values: Vec<_> = values.into_iter().collect();
+    let mut rest = values.as_slice();
+    while !rest.is_empty() {
+        let msrs = entries(rest.iter().take(MSRS_AT_ONCE).copied())?;
+        let set = vcpu.set_msrs(&msrs).map_err(KvmError::call("KVM_SET_MSRS"))?;
+        let refused = msrs.as_slice().get(set);
+        if let Some(entry) = refused
+            && read_msr(vcpu, entry.index)? != Some(entry.data)
+        {
+            return Err(KvmError::Msr(entry.index));
+        }
+        // One that cannot be written, and has this value.
+        rest = rest.get(set + usize::from(refused.is_some())..).unwrap_or_default();
     }
+    Ok(())
+}
+
+fn read_msr(vcpu: &VcpuFd, number: u32) -> Result<Option<u64>, KvmError> {
+    let mut msrs = entries([(number, 0)])?;
+    let read = vcpu.get_msrs(&mut msrs).map_err(KvmError::call("KVM_GET_MSRS"))?;
+    Ok(msrs.as_slice().get(..read).and_then(|read| read.first()).map(|entry| entry.data))
 }
 
 fn entries(values: impl IntoIterator<Item = (u32, u64)>) -> Result<Msrs, KvmError> {
