@@ -496,6 +496,9 @@ impl<'a> Monitor<'a> {
                 tell(caller, &Outcome::Created { record, warnings, unfit });
             }
         }
+        if let Err(error) = self.admitted.started() {
+            log(self.files, &error);
+        }
         // The specifications are not needed any more, and nothing as big will be.
         // SAFETY: gives free memory back to the system.
         unsafe { libc::malloc_trim(0) };

@@ -37,7 +37,7 @@ use crate::{
     monitor::{LOG, VSOCK_DIRECTORY, VSOCK_NAME, chain, last_line, printable, sockets},
     sandbox::vm::{
         Identity,
-        admission::Admission,
+        admission::{Admission, Admitted},
         rewrite::{self, ThisHost},
     },
     settings::{Isolation, Settings},
@@ -104,6 +104,8 @@ pub(super) fn make(
     let instructions = maker.settle()?;
     tell(Step::Save);
     maker.save()?;
+    // That it is over shows sooner or later all the same.
+    let _ = maker.admitted.started();
     drop(maker);
     for path in [draft.join(VSOCK_DIRECTORY), draft.join(LOG)] {
         let removed =
@@ -152,6 +154,7 @@ struct Maker {
     sequence: u64,
     deadline: Instant,
     log: PathBuf,
+    admitted: Admitted,
 }
 
 /// What one of the two said.
@@ -182,7 +185,7 @@ impl Maker {
             .taken_by(Identity::of(vmm.pid().cast_signed()))
             .map_err(|error| making(error.to_string()))?;
         let deadline = Instant::now() + settings.boot_timeout;
-        Ok(Self { vmm, messages, listener, agent: None, sequence: 0, deadline, log })
+        Ok(Self { vmm, messages, listener, agent: None, sequence: 0, deadline, log, admitted })
     }
 
     /// Waits for the agent.

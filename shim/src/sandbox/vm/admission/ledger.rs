@@ -3,12 +3,15 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    io::{self, Read, Write},
+    os::{fd::OwnedFd, unix::fs::DirBuilderExt},
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{FlockOperation, Mode, OFlags, flock, openat, renameat},
+    io::Errno,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{super::Identity, AdmissionError, host};
@@ -47,10 +50,11 @@ impl Entry {
     }
 }
 
-/// Where the ledger is.
+/// Where the ledger is. It is reached after this process has got another root, too.
 #[derive(Debug)]
 pub(super) struct Ledger {
-    directory: PathBuf,
+    directory: OwnedFd,
+    path: PathBuf,
 }
 
 /// The ledger, nobody else's for as long as this lives.
@@ -62,46 +66,68 @@ pub(super) struct Open<'a> {
 }
 
 impl Ledger {
-    pub(super) fn new(directory: &Path) -> Self {
-        Self { directory: directory.to_owned() }
+    /// `path`: its directory, which is made if it is not there.
+    pub(super) fn new(path: &Path) -> Result<Self, AdmissionError> {
+        let failed = |what| {
+            let path = path.display().to_string();
+            move |source| AdmissionError::Io { what, path, source }
+        };
+        let make = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+        make.map_err(failed("make"))?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(path, flags, Mode::empty());
+        let directory = directory.map_err(|errno| failed("open")(errno.into()))?;
+        Ok(Self { directory, path: path.to_owned() })
     }
 
     /// Waits until nobody else has it, which is soon, and reads it. One that is not there, or that cannot be understood, is empty.
     pub(super) fn open(&self) -> Result<Open<'_>, AdmissionError> {
-        let make = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory);
-        make.map_err(self.failed("make", ""))?;
-        let mut options = File::options();
-        options.write(true).create(true).truncate(false).mode(0o600);
-        let lock = options.open(self.directory.join(LOCK)).map_err(self.failed("open", LOCK))?;
+        let lock = self.file(LOCK, OFlags::WRONLY | OFlags::CREATE);
+        let lock = lock.map_err(self.failed("open", LOCK))?;
         while let Err(errno) = flock(&lock, FlockOperation::LockExclusive) {
-            if errno != rustix::io::Errno::INTR {
-                return Err(self.failed("lock", LOCK)(errno.into()));
+            if errno != Errno::INTR {
+                return Err(self.failed("lock", LOCK)(errno));
             }
         }
-        let entries = match fs::read(self.directory.join(FILE)) {
-            Ok(text) => serde_json::from_slice(&text).unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(self.failed("read", FILE)(error)),
+        let entries = match self.file(FILE, OFlags::RDONLY) {
+            Ok(mut file) => {
+                let mut text = Vec::new();
+                let read = file.read_to_end(&mut text);
+                read.map_err(|error| self.failed("read", FILE)(errno(&error)))?;
+                serde_json::from_slice(&text).unwrap_or_default()
+            }
+            Err(Errno::NOENT) => Vec::new(),
+            Err(errno) => return Err(self.failed("open", FILE)(errno)),
         };
         Ok(Open { entries, ledger: self, _lock: lock })
     }
 
-    fn failed(&self, what: &'static str, name: &str) -> impl FnOnce(io::Error) -> AdmissionError {
-        let path = self.directory.join(name).display().to_string();
-        move |source| AdmissionError::Io { what, path, source }
+    fn file(&self, name: &str, flags: OFlags) -> Result<File, Errno> {
+        let mode = Mode::from_raw_mode(0o600);
+        openat(&self.directory, name, flags | OFlags::CLOEXEC | OFlags::NOFOLLOW, mode)
+            .map(File::from)
+    }
+
+    fn failed(&self, what: &'static str, name: &str) -> impl FnOnce(Errno) -> AdmissionError {
+        let path = self.path.join(name).display().to_string();
+        move |errno| AdmissionError::Io { what, path, source: errno.into() }
     }
 }
 
 impl Open<'_> {
     /// Writes the entries and lets the others have the ledger.
     pub(super) fn write(self) -> Result<(), AdmissionError> {
-        let new = self.ledger.directory.join(NEW);
-        let mut options = File::options();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let written = serde_json::to_vec(&self.entries)
-            .map_err(io::Error::from)
-            .and_then(|text| options.open(&new)?.write_all(&text))
-            .and_then(|()| fs::rename(&new, self.ledger.directory.join(FILE)));
-        written.map_err(self.ledger.failed("write", FILE))
+        let Self { entries, ledger, _lock } = self;
+        let write = || {
+            let text = serde_json::to_vec(&entries).map_err(io::Error::from)?;
+            let mut file = ledger.file(NEW, OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC)?;
+            file.write_all(&text)?;
+            io::Result::Ok(renameat(&ledger.directory, NEW, &ledger.directory, FILE)?)
+        };
+        write().map_err(|error| ledger.failed("write", FILE)(errno(&error)))
     }
+}
+
+fn errno(error: &io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
 }

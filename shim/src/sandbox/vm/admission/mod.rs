@@ -47,10 +47,18 @@ pub(crate) struct Admission {
     directory: PathBuf,
 }
 
-/// A machine's place in the ledger. It ends with this process.
+/// A machine's place in the ledger. It ends with this process at the latest.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct Admitted(Option<(Ledger, Identity)>);
+pub(crate) struct Admitted(Option<Noted>);
+
+#[derive(Debug)]
+struct Noted {
+    ledger: Ledger,
+    monitor: Identity,
+    /// The promise is over when the machine has started.
+    only_starts: bool,
+}
 
 impl Admission {
     /// `directory`: where the ledger is, the same for all.
@@ -74,7 +82,7 @@ impl Admission {
         host: impl FnOnce() -> Result<Memory, AdmissionError>,
         group: Option<Headroom>,
     ) -> Result<Admitted, AdmissionError> {
-        let ledger = Ledger::new(&self.directory);
+        let ledger = Ledger::new(&self.directory)?;
         let mut open = ledger.open()?;
         let Memory { available, total } = host()?;
         let now = crate::timeline::now();
@@ -95,7 +103,8 @@ impl Admission {
             group: group.map(|group| group.path),
         });
         open.write()?;
-        Ok(Admitted(Some((ledger, monitor))))
+        let only_starts = self.rule.lease().is_some();
+        Ok(Admitted(Some(Noted { ledger, monitor, only_starts })))
     }
 }
 
@@ -107,13 +116,30 @@ impl Admitted {
 
     /// Says which process takes the memory, so that what it has taken is not counted twice.
     pub(crate) fn taken_by(&self, vmm: Option<Identity>) -> Result<(), AdmissionError> {
-        let Some((ledger, monitor)) = &self.0 else { return Ok(()) };
-        let mut open = ledger.open()?;
-        if let Some(entry) = open.entries.iter_mut().find(|entry| entry.monitor == *monitor) {
-            entry.vmm = vmm;
-            open.write()?;
+        let Some(noted) = &self.0 else { return Ok(()) };
+        // A start is short.
+        if noted.only_starts { Ok(()) } else { noted.change(|entry| entry.vmm = vmm) }
+    }
+
+    /// The machine has started: what it took shows in the host's figures.
+    pub(crate) fn started(&mut self) -> Result<(), AdmissionError> {
+        match self.0.take_if(|noted| noted.only_starts) {
+            Some(noted) => noted.change(|entry| entry.until = Some(0)),
+            None => Ok(()),
         }
-        Ok(())
+    }
+}
+
+impl Noted {
+    /// Changes the machine's entry, if it is there still, and takes those away that do not count any more.
+    fn change(&self, change: impl FnOnce(&mut Entry)) -> Result<(), AdmissionError> {
+        let mut open = self.ledger.open()?;
+        if let Some(entry) = open.entries.iter_mut().find(|entry| entry.monitor == self.monitor) {
+            change(entry);
+        }
+        let now = crate::timeline::now();
+        open.entries.retain(|entry| entry.until.is_none_or(|until| now < until));
+        open.write()
     }
 }
 

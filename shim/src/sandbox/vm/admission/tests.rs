@@ -163,6 +163,28 @@ fn what_a_machine_has_taken_is_not_counted_twice() {
 }
 
 #[test]
+fn a_start_that_is_over_makes_room() {
+    let directory = tempfile::tempdir().unwrap();
+    let admission = admission(directory.path(), Rule::default());
+    let host = || Ok(memory(256 + 50, 4000));
+    let (first, second) = (Process::new(), Process::new());
+    let mut admitted = admission.note(first.identity(), 48 * MIB, host, None).unwrap();
+    assert!(admission.note(second.identity(), 48 * MIB, host, None).is_err());
+    admitted.started().unwrap();
+    let text = std::fs::read_to_string(directory.path().join("admission.json")).unwrap();
+    assert_eq!(text, "[]");
+    assert!(admission.note(second.identity(), 48 * MIB, host, None).is_ok());
+    // Nothing is left to say.
+    admitted.started().unwrap();
+    // A machine that was promised all of its memory is owed it for its life.
+    let rule = Rule { mode: Mode::Whole, ..Rule::default() };
+    let whole = Admission::new(rule, directory.path().join("whole"));
+    let mut admitted = whole.note(first.identity(), 48 * MIB, host, None).unwrap();
+    admitted.started().unwrap();
+    assert!(whole.note(second.identity(), 48 * MIB, host, None).is_err());
+}
+
+#[test]
 fn a_group_counts_only_its_own() {
     let directory = tempfile::tempdir().unwrap();
     let admission = admission(directory.path(), Rule::default());
