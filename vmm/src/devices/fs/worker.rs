@@ -69,6 +69,7 @@ impl Workers {
         counts: &Arc<FsCounts>,
     ) -> io::Result<Self> {
         let mut workers = Self { jobs: Vec::new(), threads: Vec::new(), server: server.clone() };
+        let mut preparing = Vec::new();
         for _ in 0..THREADS {
             let (jobs, incoming) = sync_channel(1);
             let (server, counts) = (Arc::clone(server), Arc::clone(counts));
@@ -89,6 +90,9 @@ impl Workers {
                 })?;
             workers.jobs.push(jobs);
             workers.threads.push(thread);
+            preparing.push(prepared);
+        }
+        for prepared in preparing {
             prepared.recv().map_err(io::Error::other)??;
         }
         Ok(workers)

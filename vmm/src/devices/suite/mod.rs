@@ -95,6 +95,8 @@ fn save<S: Subject>(subject: &mut S) -> TransportState {
     let state = subject.driver().transport().save().unwrap();
     let text = serde_json::to_string(&state).unwrap();
     assert_eq!(serde_json::from_str::<TransportState>(&text).unwrap(), state);
+    let bytes = postcard::to_stdvec(&state).unwrap();
+    assert_eq!(postcard::from_bytes::<TransportState>(&bytes).unwrap(), state);
     state
 }
 
@@ -343,6 +345,18 @@ fn survives_tampering<S: Subject>() {
     let text = value.to_string();
     for end in 0..text.len() {
         serde_json::from_str::<TransportState>(&text[..end]).unwrap_err();
+    }
+    // As the file has it.
+    let bytes = postcard::to_stdvec(&good).unwrap();
+    for end in 0..bytes.len() {
+        postcard::from_bytes::<TransportState>(&bytes[..end]).unwrap_err();
+        for bit in [0x01, 0x40, 0x80] {
+            let mut bad = bytes.clone();
+            bad[end] ^= bit;
+            if let Ok(state) = postcard::from_bytes(&bad) {
+                attempt(&mut subject, &state, Vec::new());
+            }
+        }
     }
     let queues = subject.driver().rings.len();
     let config = ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() };
