@@ -10,10 +10,11 @@ PROGRAMS := bulkhead bulkhead-oci bulkhead-vmm
 PREFIX ?= /usr
 
 # gcc and make: crates that hold C; the kernel's own are named in guest-kernel/build.sh; cpio: the guest's RAM disk;
-# e2fsprogs: writable layers; erofs-utils, strace and busybox: the tests and their images; engines: who use the runtime in the tests;
+# e2fsprogs: writable layers; erofs-utils, strace and busybox: the tests and their images; browser: the tests of a bench's page; engines: who use the runtime in the tests;
 # qemu, crun, runc: the benchmark's peers.
 PACKAGES := gcc make libc6-dev cpio e2fsprogs
 TEST_PACKAGES := erofs-utils strace busybox-static
+BROWSER_PACKAGES := chromium-headless-shell fonts-dejavu-core
 ENGINE_PACKAGES := podman buildah docker.io containerd runc conmon
 BENCH_PACKAGES := qemu-system-x86 crun runc
 
@@ -53,7 +54,7 @@ programs: packages
 	@cp target/static/$(TARGET)/agent/bulkhead-stamp $(OUT)/.stamp.new && mv $(OUT)/.stamp.new $(OUT)/bulkhead-stamp
 
 test: build
-	@$(call install_packages,$(TEST_PACKAGES) $(ENGINE_PACKAGES))
+	@$(call install_packages,$(TEST_PACKAGES) $(ENGINE_PACKAGES) $(BROWSER_PACKAGES) crun)
 	BULKHEAD_VMM=$(CURDIR)/$(OUT)/bulkhead-vmm BULKHEAD_KERNEL=$(CURDIR)/$(OUT)/vmlinux BULKHEAD_INITRD=$(CURDIR)/$(OUT)/bulkhead-initrd.cpio \
 	$(CARGO) test --locked --workspace
 

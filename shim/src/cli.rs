@@ -7,7 +7,7 @@ mod verbs;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use bench::{BenchCommand, OutputArgs, ShowArgs, StartupArgs};
+pub use bench::{BenchCommand, CompareArgs, DensityArgs, OutputArgs, ShowArgs, StartupArgs};
 pub use container::{ContainerArgs, CreateArgs, RunArgs};
 pub use template::{TemplateCommand, TemplateCreateArgs};
 pub use verbs::{
@@ -32,6 +32,7 @@ FILES AND ENVIRONMENT
   BULKHEAD_KERNEL        the guest's kernel               [vmlinux]
   BULKHEAD_INITRD        the guest's agent                [bulkhead-initrd.cpio]
   BULKHEAD_VMM           the virtual machine monitor      [bulkhead-vmm]
+  BULKHEAD_STAMP         what a bench runs in containers  [bulkhead-stamp]
   BULKHEAD_TEMPLATE      auto, never or require           [auto]
   BULKHEAD_TEMPLATES     templates of microVMs            [/var/lib/bulkhead/templates]
   BULKHEAD_ADMISSION     start, whole or off              [start]
@@ -39,7 +40,7 @@ FILES AND ENVIRONMENT
   BULKHEAD_KVM           auto, hardware or software       [auto]
   The two of templates are `mode` and `directory` in the file's section [template], where `max` is how many are kept [16].
   Whether there is memory for a microVM is `mode` in [admission]; BULKHEAD_ADMISSION_RESERVE (`reserve`) stays free, BULKHEAD_ADMISSION_START (`start`) is needed.
-  The kernel, the agent and the VMM are looked for beside this program, then in /usr/lib/bulkhead.";
+  The kernel, the agent, the VMM and the bench's stamp are looked for beside this program, then in /usr/lib/bulkhead.";
 
 /// Runs OCI containers, each in its own microVM.
 ///

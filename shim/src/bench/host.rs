@@ -75,9 +75,20 @@ fn field(file: &str, name: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
+/// Bytes of memory that the host has.
+#[must_use]
+pub fn total() -> u64 {
+    field("/proc/meminfo", "MemTotal:").unwrap_or(0) << 10
+}
+
+/// Bytes of memory that processes can still get without swapping.
+#[must_use]
+pub fn available() -> u64 {
+    field("/proc/meminfo", "MemAvailable:").unwrap_or(0) << 10
+}
+
 fn memory() -> String {
-    let mib = |name| field("/proc/meminfo", name).unwrap_or(0) >> 10;
-    format!("{} MiB, {} MiB available", mib("MemTotal:"), mib("MemAvailable:"))
+    format!("{} MiB, {} MiB available", total() >> 20, available() >> 20)
 }
 
 fn swap() -> String {

@@ -72,11 +72,27 @@ impl<'a> Idle<'a> {
     /// [`BenchError::Interrupted`].
     pub fn measure(&self, settle: Duration) -> Result<Sample, BenchError> {
         pause(settle)?;
-        let (before, begin) = (self.processor(), Instant::now());
+        let samples = Self::measure_all(std::slice::from_ref(self))?;
+        samples.into_iter().next().ok_or_else(|| self.runtime.invalid("it is gone"))
+    }
+
+    /// Looks at several for a second.
+    ///
+    /// # Errors
+    /// [`BenchError::Interrupted`].
+    pub fn measure_all(all: &[Self]) -> Result<Vec<Sample>, BenchError> {
+        let before: Vec<_> = all.iter().map(|one| (one.processor(), Instant::now())).collect();
         pause(WINDOW)?;
-        let took = self.processor().saturating_sub(before);
-        let share = took.as_secs_f64() / begin.elapsed().as_secs_f64();
-        Ok(Sample { memory: Memory::of(self.pid.as_raw_pid()), share })
+        let shares: Vec<f64> = all
+            .iter()
+            .zip(before)
+            .map(|(one, (before, begin))| {
+                let took = one.processor().saturating_sub(before);
+                took.as_secs_f64() / begin.elapsed().as_secs_f64()
+            })
+            .collect();
+        let memory = all.iter().map(|one| Memory::of(one.pid.as_raw_pid()));
+        Ok(memory.zip(shares).map(|(memory, share)| Sample { memory, share }).collect())
     }
 
     /// Processor time of all its processes so far.

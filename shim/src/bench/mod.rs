@@ -1,6 +1,8 @@
 //! `bulkhead bench`: what isolation costs, and proof that it is there. Each bench makes a [`report::Report`], which is shown on a terminal, kept
 //! as JSON, and drawn as an HTML page.
 
+pub mod compare;
+pub mod density;
 mod error;
 pub mod host;
 pub mod html;

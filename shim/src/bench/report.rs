@@ -315,6 +315,24 @@ impl Unit {
     }
 }
 
+impl Unit {
+    /// A round number of an axis: [`Unit::show`] without noughts that say nothing.
+    #[must_use]
+    pub fn show_round(self, value: f64) -> String {
+        let shown = self.show(value);
+        let (number, unit) = shown.split_once([' ', '/']).unwrap_or((&shown, ""));
+        let rest = &shown[number.len()..];
+        if value == 0.0 && !unit.is_empty() {
+            return "0".into();
+        }
+        let number = match number.contains('.') {
+            true => number.trim_end_matches('0').trim_end_matches('.'),
+            false => number,
+        };
+        format!("{number}{rest}")
+    }
+}
+
 /// Three digits that matter, and no exponent.
 fn three(value: f64) -> String {
     match value.abs() {
@@ -362,6 +380,17 @@ mod tests {
             (Unit::Share, 0.0123, "1.23 %"),
         ] {
             assert_eq!(unit.show(value), shown);
+        }
+        for (unit, value, shown) in [
+            (Unit::Milliseconds, 50.0, "50 ms"),
+            (Unit::Milliseconds, 0.0, "0"),
+            (Unit::Milliseconds, 2500.0, "2.5 s"),
+            (Unit::Count, 100.0, "100"),
+            (Unit::Count, 0.0, "0"),
+            (Unit::PerSecond, 20.0, "20/s"),
+            (Unit::Bytes, 16_777_216.0, "16 MiB"),
+        ] {
+            assert_eq!(unit.show_round(value), shown);
         }
     }
 

@@ -180,8 +180,8 @@ fn lives<'a>(
 }
 
 fn phases(lives: &[(&Runtime, Vec<Life>)]) -> Group {
-    let about = "Milliseconds from the request, which is the moment before `create` is executed, to the end of each phase. Of a microVM its monitor notes the phases; \
-                 the others are seen from outside, for all alike: created is when `create` has returned, ended when the process that stands for the container was reaped, deleted when `delete` has returned.";
+    let about = "Milliseconds from the request, which is the moment before create is executed, to the end of each phase. Of a microVM its monitor notes the phases; \
+                 the others are seen from outside, for all alike: created is when create has returned, ended when the process that stands for the container was reaped, deleted when delete has returned.";
     let mut group = Group::new("phases", "Phases of a start", about);
     for quantity in &PHASES {
         for (runtime, lives) in lives {

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::bench::stage::{Mode, Peer};
+use crate::{
+    bench::stage::{Mode, Peer},
+    size::MemorySize,
+};
 
 const EXIT_CODES: &str = "\
 EXIT CODES
@@ -21,6 +24,10 @@ FILES
 pub enum BenchCommand {
     /// Measure starts of one bundle under all runtimes in turns
     Startup(StartupArgs),
+    /// Start idle containers until a limit, and measure what each takes
+    Density(DensityArgs),
+    /// Say what changed between two reports, and whether it is noise
+    Compare(CompareArgs),
     /// Show a report that was kept as JSON
     Show(ShowArgs),
 }
@@ -97,4 +104,60 @@ pub struct ShowArgs {
     pub html: Option<PathBuf>,
     /// What --json wrote
     pub report: PathBuf,
+}
+
+/// Arguments of `bench density`.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXIT_CODES, long_about = "\
+Start idle containers until a limit, and measure what each takes.
+
+Containers whose program waits are started one after the other and left alone, until there are MAX, or they have taken SIZE of the host's memory, or the \
+host has no more than a twentieth of its memory left, or the next one is refused. Then each one's memory and processor time is measured, and what one \
+more costs is reckoned. Everything is removed, also after Ctrl-C. Needs root.
+
+  bulkhead bench density --limit-memory 4g debian
+  bulkhead bench density -n 20 --mode clone,host --json density.json --html density.html debian")]
+pub struct DensityArgs {
+    /// The most containers of each mode
+    #[arg(short = 'n', long = "max", value_name = "MAX", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub most: u32,
+    /// Memory of the host that they may take (suffixes b, k, m, g)
+    #[arg(long, value_name = "SIZE")]
+    pub limit_memory: Option<MemorySize>,
+    /// Kinds of containers, one after the other: cold, clone, host
+    #[arg(long, value_name = "MODE", value_delimiter = ',', default_value = "clone")]
+    pub mode: Vec<Mode>,
+    /// Seconds that a verb may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub timeout: u64,
+    /// Where the report goes
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// A name in the store, oci:DIR[:TAG] or docker-archive:FILE
+    pub image: String,
+}
+
+/// Arguments of `bench compare`.
+#[derive(Debug, Args)]
+#[command(
+    long_about = "\
+Say what changed between two reports, and whether it is noise.
+
+For each measure that is in both, the medians, the change with its 95 % interval (percentile bootstrap), and the chance p that noise alone makes such a \
+difference: a Mann-Whitney U test, two-sided, which assumes no distribution, with Holm's correction for the number of measures. What has p below 0.05 and \
+medians 1 % or more apart has changed; all else is noise. Compare reports of one host only: where the hosts differ, that is said first.
+
+  bulkhead bench compare old.json new.json",
+    after_long_help = "\
+EXIT CODES
+  0        nothing has become worse
+  1        a file cannot be read, or is no report
+  2        something has become worse
+  125      the command line is wrong"
+)]
+pub struct CompareArgs {
+    /// What --json wrote before
+    pub old: PathBuf,
+    /// What --json wrote after
+    pub new: PathBuf,
 }

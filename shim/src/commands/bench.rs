@@ -3,8 +3,8 @@
 use std::{io, time::Duration};
 
 use crate::{
-    bench::{BenchError, html, json, report::Report, startup, text},
-    cli::{BenchCommand, OutputArgs, StartupArgs},
+    bench::{BenchError, compare, density, html, json, report::Report, startup, text},
+    cli::{BenchCommand, CompareArgs, DensityArgs, OutputArgs, StartupArgs},
 };
 
 /// Does what the command line says.
@@ -14,6 +14,11 @@ pub(super) fn bench(command: &BenchCommand) -> Result<u8, BenchError> {
             let report = startup::run(&startup_options(args))?;
             show(&report, &args.output)?;
         }
+        BenchCommand::Density(args) => {
+            let report = density::run(&density_options(args))?;
+            show(&report, &args.output)?;
+        }
+        BenchCommand::Compare(args) => return compare(args),
         BenchCommand::Show(args) => {
             let report = json::load(&args.report)?;
             show(&report, &OutputArgs { json: None, html: args.html.clone() })?;
@@ -34,6 +39,25 @@ fn startup_options(args: &StartupArgs) -> startup::Options {
         at_once: args.at_once.clone(),
         limit: Duration::from_secs(args.timeout),
     }
+}
+
+fn density_options(args: &DensityArgs) -> density::Options {
+    density::Options {
+        image: args.image.clone(),
+        modes: args.mode.clone(),
+        most: args.most,
+        memory: args.limit_memory.map(|size| size.0),
+        limit: Duration::from_secs(args.timeout),
+    }
+}
+
+/// The exit code is 2 when something has become worse.
+fn compare(args: &CompareArgs) -> Result<u8, BenchError> {
+    let (old, new) = (json::load(&args.old)?, json::load(&args.new)?);
+    let changes = compare::compare(&old, &new);
+    compare::write(&old, &new, &changes, &mut io::stdout().lock()).map_err(BenchError::Output)?;
+    let worse = changes.iter().any(|change| change.verdict == compare::Verdict::Worse);
+    Ok(if worse { 2 } else { 0 })
 }
 
 /// Keeps a report where it is wanted, then shows it.

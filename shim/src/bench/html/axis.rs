@@ -87,7 +87,7 @@ impl Axis {
         for tick in self.ticks(unit) {
             let x = self.place(tick);
             drawing.line("grid", (x, top), (x, bottom));
-            drawing.text("", (x, bottom + 16.0), "middle", &unit.show(tick));
+            drawing.text("", (x, bottom + 16.0), "middle", &unit.show_round(tick));
         }
     }
 
@@ -96,7 +96,7 @@ impl Axis {
         for tick in self.ticks(unit) {
             let y = self.place(tick);
             drawing.line("grid", (left, y), (right, y));
-            drawing.text("", (left - 8.0, y + 4.0), "end", &unit.show(tick));
+            drawing.text("", (left - 8.0, y + 4.0), "end", &unit.show_round(tick));
         }
     }
 }

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::bench::{
     report::{Group, Measure, Report, Unit},
-    stats::{median, quantile, sorted},
+    stats::{count, median, quantile, sorted},
 };
 
 const ROW: f64 = 34.0;
@@ -139,9 +139,4 @@ pub(super) fn plain(report: &Report, group: &Group, keys: &[String]) -> String {
     }
     let label = rows.iter().map(|row| format!("{} {} {}", row.2, row.0, unit.show(row.3[1])));
     drawing.finish(bottom + 24.0, &label.collect::<Vec<_>>().join(", "))
-}
-
-/// A small number as a length.
-pub(super) fn count(number: usize) -> f64 {
-    u32::try_from(number).map_or(f64::from(u32::MAX), f64::from)
 }

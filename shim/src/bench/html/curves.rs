@@ -2,12 +2,11 @@
 
 use super::{
     axis::Axis,
-    bars::count,
     svg::{Drawing, LEFT, RIGHT, WIDTH, colour, legend},
 };
 use crate::bench::{
     report::{Group, Report, Unit},
-    stats::sorted,
+    stats::{count, sorted},
 };
 
 const TOP: f64 = 10.0;
