@@ -69,7 +69,10 @@ fn files(directory: &Path) -> Vec<PathBuf> {
     }
     found.extend(all_below(&directory.join("data")).into_iter().filter(|path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with("bench-") || name.starts_with(".tmp") || name.ends_with(".tmp") || name.ends_with(".part")
+        name.starts_with("bench-")
+            || name.starts_with(".tmp")
+            || name.ends_with(".tmp")
+            || name.ends_with(".part")
     }));
     found
 }
