@@ -22,7 +22,7 @@ macro_rules! guest {
             concat!("bulkhead_guest_", stringify!($name), "_end:"),
             ".popsection",
         );
-        fn $name() -> &'static [u8] {
+        pub(crate) fn $name() -> &'static [u8] {
             unsafe extern "C" {
                 #[link_name = concat!("bulkhead_guest_", stringify!($name))]
                 static START: u8;

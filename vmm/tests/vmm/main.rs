@@ -14,6 +14,8 @@ mod detection;
 #[cfg(test)]
 mod ends;
 #[cfg(test)]
+mod forged;
+#[cfg(test)]
 mod guest;
 #[cfg(test)]
 mod kernel;
@@ -23,6 +25,8 @@ mod memory;
 mod owner;
 #[cfg(test)]
 mod refusals;
+#[cfg(test)]
+mod saving;
 #[cfg(test)]
 mod shares;
 #[cfg(test)]
