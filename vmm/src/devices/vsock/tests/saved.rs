@@ -18,10 +18,11 @@ pub(in crate::devices) struct Talk {
 }
 
 impl Talk {
-    /// The host's end of the connection, which may be a new one.
+    /// The host's end of the connection: the newest that there is.
     fn socket(&mut self) -> &mut UnixStream {
         self.listener.set_nonblocking(true).unwrap();
-        if let Ok((socket, _)) = self.listener.accept() {
+        // Of a state that was tampered with, there may be more than one.
+        while let Ok((socket, _)) = self.listener.accept() {
             self.socket = Some(socket);
         }
         self.socket.as_mut().unwrap()
