@@ -37,9 +37,9 @@ fn two_askers_make_one_template_and_their_clones_are_unlike() {
         place.command(&[&words[..], &["busybox", "/probe", "unique"]].concat())
     };
     let before = now_ms();
-    let both = [place.host.start_command(run("a")), place.host.start_command(run("b"))];
+    let both = [place.host.start_command(run("one")), place.host.start_command(run("two"))];
     let mut outcomes: Vec<_> = both.into_iter().map(|running| running.wait()).collect();
-    outcomes.push(place.host.boot_command(run("c")).wait());
+    outcomes.push(place.host.boot_command(run("three")).wait());
     let after = now_ms();
     let clones: Vec<BTreeMap<String, String>> = outcomes
         .iter()
@@ -67,10 +67,10 @@ fn two_askers_make_one_template_and_their_clones_are_unlike() {
     assert_eq!(place.names(), [key.to_owned(), format!("{key}.lock")]);
     println!("{template}");
     // The containers start again as clones; another tenant has no part in that.
-    let again = place.run(&["start", "-a", "a"]);
+    let again = place.run(&["start", "-a", "one"]);
     assert!(again.assert_code(0).text().contains("boot_id="), "{again}");
     assert_eq!(place.list().len(), 1);
-    place.run(&["rm", "a", "b", "c"]).assert_code(0);
+    place.run(&["rm", "one", "two", "three"]).assert_code(0);
     place.host.assert_nothing_left();
 }
 
