@@ -32,6 +32,13 @@ pub enum TemplateCommand {
         quiet: bool,
     },
     /// Make the template of a machine ahead of its first start
+    #[command(long_about = "\
+Make the template of a machine ahead of its first start, and print its key. One that is there is not made again; one whose making failed lately is tried again.
+
+The flags are those of `run`, whose machines with the same ones are its clones:
+
+  bulkhead template create --memory 512m --cpus 2
+  bulkhead run --memory 512m --cpus 2 --template require debian true")]
     Create(TemplateCreateArgs),
     /// Remove templates; microVMs that are clones of them run on
     Rm {
@@ -49,13 +56,6 @@ pub enum TemplateCommand {
 
 /// Arguments of `template create`.
 #[derive(Debug, Args)]
-#[command(long_about = "\
-Make the template of a machine ahead of its first start, and print its key. One that is there is not made again; one whose making failed lately is tried again.
-
-The flags are those of `run`, whose machines with the same ones are its clones:
-
-  bulkhead template create --memory 512m --cpus 2
-  bulkhead run --memory 512m --cpus 2 --template require debian true")]
 pub struct TemplateCreateArgs {
     /// The microVM's memory (suffixes b, k, m, g) [default: the configuration's, or 256m]
     #[arg(long, short, value_name = "SIZE")]

@@ -52,6 +52,9 @@ pub enum TemplateError {
     /// It could not be made.
     #[error("cannot make a template: {0}")]
     Making(String),
+    /// There is no memory for its machine, which may be otherwise in a moment.
+    #[error("cannot make a template now: {0}")]
+    NoMemory(String),
     /// It could not be made a short while ago.
     #[error(
         "a template could not be made {ago} s ago: {why} (`bulkhead template create` or `prune` has it tried again)"

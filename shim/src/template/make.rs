@@ -177,8 +177,9 @@ impl Maker {
         let log = draft.join(LOG);
         let file = File::create(&log).map_err(TemplateError::io("make", &log))?;
         let admission = Admission::new(settings.admission, settings.run.clone());
-        let admitted =
-            admission.admit(machine.memory_mib).map_err(|error| making(error.to_string()))?;
+        let admitted = admission
+            .admit(machine.memory_mib)
+            .map_err(|error| TemplateError::NoMemory(error.to_string()))?;
         let (vmm, messages) = Vmm::spawn(&shape.vmm.path, &machine, Stdio::null(), file.into())
             .map_err(|error| making(chain(&error)))?;
         admitted

@@ -213,6 +213,9 @@ impl Store {
         if let Err(error) = made {
             // What cannot be removed now, the next maker removes.
             let _ = fs::remove_dir_all(&draft);
+            if matches!(error, TemplateError::NoMemory(_)) {
+                return Err(error);
+            }
             let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
             let why = error.to_string();
             let why = why.strip_prefix("cannot make a template: ").unwrap_or(&why).to_owned();
