@@ -27,7 +27,7 @@ install_packages = missing=$$(for p in $(1); do dpkg-query -W -f '$${Status}' $$
 help:
 	@echo 'make demo     install what is missing, build, and run a program of a Debian image in a microVM'
 	@echo 'make test     build and run all tests (those that need /dev/kvm are skipped without it, and say so)'
-	@echo 'make build    leave bulkhead, bulkhead-oci, bulkhead-vmm, bulkhead-stamp, vmlinux and the guest agent in $(OUT), ready to run from there'
+	@echo 'make build    leave bulkhead, bulkhead-oci, bulkhead-vmm, bulkhead-stamp, bulkhead-scout, vmlinux and the guest agent in $(OUT), ready to run from there'
 	@echo 'make bench    print the figures of the README'
 	@echo 'make install  copy them to $(PREFIX)/bin and $(PREFIX)/lib/bulkhead (DESTDIR, PREFIX)'
 	@echo 'make clean    remove what was built (the kernel stays in its cache)'
@@ -49,9 +49,9 @@ agent: packages
 programs: packages
 	$(STATIC) --release -p bulkhead -p bulkhead-vmm $(PROGRAMS:%=--bin %)
 	@mkdir -p $(OUT)
-	$(STATIC) --profile agent -p bulkhead-stamp
+	$(STATIC) --profile agent -p bulkhead-stamp -p bulkhead-scout
 	@for p in $(PROGRAMS); do cp target/static/$(TARGET)/release/$$p $(OUT)/.$$p.new && mv $(OUT)/.$$p.new $(OUT)/$$p; done
-	@cp target/static/$(TARGET)/agent/bulkhead-stamp $(OUT)/.stamp.new && mv $(OUT)/.stamp.new $(OUT)/bulkhead-stamp
+	@for p in stamp scout; do cp target/static/$(TARGET)/agent/bulkhead-$$p $(OUT)/.$$p.new && mv $(OUT)/.$$p.new $(OUT)/bulkhead-$$p; done
 
 test: build
 	@$(call install_packages,$(TEST_PACKAGES) $(ENGINE_PACKAGES) $(BROWSER_PACKAGES) crun)
@@ -69,7 +69,7 @@ bench: build
 install:
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/bulkhead
 	install -m 755 $(OUT)/bulkhead $(OUT)/bulkhead-oci $(DESTDIR)$(PREFIX)/bin/
-	install -m 755 $(OUT)/bulkhead-vmm $(OUT)/bulkhead-stamp $(DESTDIR)$(PREFIX)/lib/bulkhead/
+	install -m 755 $(OUT)/bulkhead-vmm $(OUT)/bulkhead-stamp $(OUT)/bulkhead-scout $(DESTDIR)$(PREFIX)/lib/bulkhead/
 	install -m 644 $(OUT)/vmlinux $(OUT)/bulkhead-initrd.cpio $(DESTDIR)$(PREFIX)/lib/bulkhead/
 
 clean:

@@ -72,6 +72,7 @@ struct File {
     initrd: Option<PathBuf>,
     vmm: Option<PathBuf>,
     stamp: Option<PathBuf>,
+    scout: Option<PathBuf>,
     boot_timeout: Option<u64>,
     kvm: Option<Backend>,
     isolation: Option<Isolation>,
@@ -163,6 +164,7 @@ pub struct Settings {
     initrd: Option<PathBuf>,
     vmm: Option<PathBuf>,
     stamp: Option<PathBuf>,
+    scout: Option<PathBuf>,
 }
 
 impl Settings {
@@ -232,6 +234,7 @@ impl Settings {
             initrd: variable("BULKHEAD_INITRD").or(file.initrd),
             vmm: variable("BULKHEAD_VMM").or(file.vmm),
             stamp: variable("BULKHEAD_STAMP").or(file.stamp),
+            scout: variable("BULKHEAD_SCOUT").or(file.scout),
         })
     }
 
@@ -289,6 +292,14 @@ impl Settings {
     /// [`SettingsError::Missing`].
     pub fn stamp(&self) -> Result<PathBuf, SettingsError> {
         find(self.stamp.as_deref(), "the bench's program", "bulkhead-stamp", "BULKHEAD_STAMP")
+    }
+
+    /// The program that a bench runs in its containers to look around and to do what it is told.
+    ///
+    /// # Errors
+    /// [`SettingsError::Missing`].
+    pub fn scout(&self) -> Result<PathBuf, SettingsError> {
+        find(self.scout.as_deref(), "the bench's scout", "bulkhead-scout", "BULKHEAD_SCOUT")
     }
 }
 

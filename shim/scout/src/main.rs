@@ -1,0 +1,79 @@
+//! The scout: what `bulkhead bench` runs inside a container.
+//!
+//! `bulkhead-scout isolation` reads one line with what to look for, writes one with what it found, and on the line `go` does what an ordinary
+//! program does, once; it ends with its input. `bulkhead-scout wait WORD` is a process to be found: it ends with its input, too.
+
+mod child;
+mod files;
+mod kernel;
+mod look;
+mod tries;
+mod work;
+
+use std::{
+    env,
+    io::{self, BufRead, Read, Write},
+    path::Path,
+    process::ExitCode,
+};
+
+use bulkhead_scout::{DONE, GO, Hints};
+
+const USAGE: &str = "usage: bulkhead-scout isolation | wait WORD";
+/// The longest line of input.
+const LINE: u64 = 64 << 10;
+/// Nothing here takes as long; whatever hangs is ended by its alarm.
+const PATIENCE: u32 = 300;
+
+fn main() -> ExitCode {
+    // SAFETY: no pointers; nothing here uses the alarm for anything else.
+    unsafe { libc::alarm(PATIENCE) };
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match words.as_slice() {
+        ["isolation"] => isolation(),
+        ["wait", _] => wait(),
+        _ => Err(io::Error::other(USAGE)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // With standard error closed the exit code has to do.
+            let _ = writeln!(io::stderr(), "bulkhead-scout: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn isolation() -> io::Result<()> {
+    let mut input = io::stdin().lock();
+    let mut line = String::new();
+    input.by_ref().take(LINE).read_line(&mut line)?;
+    let hints: Hints = serde_json::from_str(&line)?;
+    let mut report = look::report(&hints);
+    report.attempts = tries::all(&hints, report.processes.canary);
+    say(&serde_json::to_string(&report)?)?;
+    loop {
+        line.clear();
+        if input.by_ref().take(LINE).read_line(&mut line)? == 0 {
+            return Ok(());
+        }
+        if line.trim_end() == GO {
+            work::run(Path::new("/tmp")).or_else(|_| work::run(Path::new("/")))?;
+            say(DONE)?;
+        }
+    }
+}
+
+fn say(line: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()
+}
+
+/// No alarm: whoever started it holds the other end of its input, and so ends it.
+fn wait() -> io::Result<()> {
+    // SAFETY: as above.
+    unsafe { libc::alarm(0) };
+    io::copy(&mut io::stdin(), &mut io::sink()).map(drop)
+}
