@@ -17,7 +17,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use bulkhead_scout::{ATTEMPTS, Handle, Hints, Outcome};
+use bulkhead_scout::{ATTEMPTS, Attempt, Handle, Hints, Outcome, Scope};
 use rustix::{
     fs::{CWD, FileType, Mode, OFlags, makedev, mknodat},
     mount::{MountFlags, UnmountFlags, mount, unmount},
@@ -39,13 +39,17 @@ const LOG: usize = 64 << 10;
 const MEMORY_DEVICE: (u32, u32) = (1, 1);
 const KVM_DEVICE: (u32, u32) = (10, 232);
 
-/// Makes them all. `canary` is the pid under which the host's process was seen.
-pub(crate) fn all(hints: &Hints, canary: Option<u32>) -> BTreeMap<String, Outcome> {
-    let one = |attempt: &bulkhead_scout::Attempt| {
+/// Makes those that are wanted. `canary` is the pid under which the host's process was seen.
+pub(crate) fn all(
+    hints: &Hints,
+    canary: Option<u32>,
+    wanted: fn(Scope) -> bool,
+) -> BTreeMap<String, Outcome> {
+    let one = |attempt: &Attempt| {
         let result = make(attempt.name, hints, canary);
         (attempt.name.to_owned(), outcome(attempt.name, result))
     };
-    ATTEMPTS.iter().map(one).collect()
+    ATTEMPTS.iter().filter(|attempt| wanted(attempt.scope)).map(one).collect()
 }
 
 fn make(attempt: &str, hints: &Hints, canary: Option<u32>) -> Result<()> {

@@ -1,0 +1,84 @@
+//! What the bench orders of a scout in `bench io`, and what that tells.
+
+use serde::{Deserialize, Serialize};
+
+/// One thing to do; a line of the scout's input. Files are of [`FILE`] bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// Nothing, for what the order itself costs.
+    Nothing,
+    /// Read the beginning of the first of these files that there is, in pieces.
+    Read {
+        /// Their paths.
+        files: Vec<String>,
+        /// So many bytes at most.
+        bytes: u64,
+    },
+    /// Write a new file in pieces, make it durable, and remove it.
+    Write {
+        /// The directory for it.
+        directory: String,
+        /// So many bytes.
+        bytes: u64,
+    },
+    /// Make files, each written and made durable.
+    Sync {
+        /// The directory for them.
+        directory: String,
+        /// How many.
+        count: u64,
+    },
+    /// Look at the attributes of files that [`Order::Sync`] has made.
+    Stat {
+        /// Their directory.
+        directory: String,
+        /// How many.
+        count: u64,
+    },
+    /// Open, read and close them.
+    Open {
+        /// Their directory.
+        directory: String,
+        /// How many.
+        count: u64,
+    },
+    /// Remove them.
+    Remove {
+        /// Their directory.
+        directory: String,
+        /// How many.
+        count: u64,
+    },
+    /// Write so many bytes to standard output, then the answer.
+    Output {
+        /// How many.
+        bytes: u64,
+    },
+    /// Read so many bytes from standard input, which follow the order's line.
+    Input {
+        /// How many.
+        bytes: u64,
+    },
+    /// Answer each of the lines that follow with the same line.
+    Echo {
+        /// How many.
+        count: u64,
+    },
+}
+
+/// Bytes of the files of [`Order::Sync`], and of the pieces in which others are read and written in a guest's pages.
+pub const FILE: usize = 4096;
+
+/// What was done; a line of the scout's output.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// System calls, files or lines: what the order counts.
+    pub operations: u64,
+    /// Bytes that were read or written.
+    pub bytes: u64,
+    /// How long it took by the clock there.
+    pub nanoseconds: u64,
+    /// Why it could not be done to the end.
+    pub error: Option<String>,
+}
