@@ -112,6 +112,8 @@ pub(super) struct Monitor<'a> {
     pub(super) execs: Execs,
     pub(super) relays: Relays,
     pub(super) owed: BTreeMap<u64, Owed>,
+    /// Who asked for the machine's counters, by the request's number.
+    pub(super) counting: BTreeMap<u64, ClientId>,
     pub(super) phase: Phase,
     pub(super) frozen: bool,
     pub(super) vcpus_stopped: bool,
@@ -233,6 +235,7 @@ impl<'a> Monitor<'a> {
             execs: Execs::default(),
             relays,
             owed: BTreeMap::new(),
+            counting: BTreeMap::new(),
             phase: Phase::Booting,
             frozen: false,
             vcpus_stopped: false,
@@ -354,7 +357,10 @@ impl<'a> Monitor<'a> {
                 }
                 return Ok(());
             }
-            News::Said(FromVmm::Response { .. }) => return Ok(()),
+            News::Said(FromVmm::Response { id, result }) => {
+                self.counted(id, result);
+                return Ok(());
+            }
             News::Said(FromVmm::Ended(End::Failed(why))) => {
                 self.awakening.refused();
                 printable(&why)

@@ -107,6 +107,11 @@ impl Machine {
         vmm.request(if on { RequestKind::Resume } else { RequestKind::Pause }).map(drop)
     }
 
+    /// Asks for the counters; the answer is [`FromVmm::Response`] with this number.
+    pub(super) fn counters(&mut self) -> Result<u64, ClientError> {
+        self.vmm.request(RequestKind::Counters)
+    }
+
     /// The last line of the log.
     fn last_words(&self) -> String {
         last_line(&self.log).map_or_else(|| "its VMM was killed".into(), |line| printable(&line))

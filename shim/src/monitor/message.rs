@@ -3,6 +3,7 @@
 //! that process until it ends: when it closes, the process is killed.
 
 use bulkhead_protocol::{ExitStatus, Failure, Reply, WindowSize};
+use bulkhead_vmm::api::Counters;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -47,6 +48,8 @@ pub(crate) enum Ask {
     Stats,
     /// Its processes.
     Processes,
+    /// What its machine has counted; answered with [`Answer::Counters`].
+    Counters,
     /// Has its memory limit killed something?
     OomKilled,
     /// Answer [`Answer::Oom`] each time that its memory limit killed something, as long as it lives.
@@ -76,6 +79,8 @@ pub(crate) enum Answer {
     },
     /// The memory limit killed a process.
     Oom,
+    /// What the machine has counted.
+    Counters(Box<Counters>),
 }
 
 /// States of a container whose monitor lives.

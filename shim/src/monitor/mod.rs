@@ -15,6 +15,7 @@
 mod awakening;
 mod clients;
 mod core;
+mod counting;
 mod ending;
 mod execs;
 mod fault;

@@ -99,6 +99,7 @@ impl Monitor<'_> {
                 self.living()?;
                 self.ask(Call::Processes { container: container() }, Owed::Client(id))
             }
+            Ask::Counters => self.count(id),
             Ask::OomKilled => {
                 let killed = self.oom_killed;
                 self.answer(id, &Answer::OomKilled(killed));

@@ -95,6 +95,8 @@ pub(crate) fn a_container_lives_and_leaves_nothing() {
     assert_eq!(maker.status(), Status::Running);
     let again = maker.with(|sandbox| sandbox.start()).unwrap_err().to_string();
     assert!(again.contains("cannot start a container"), "{again}");
+    let counted = bulkhead::sandbox::vm::counters(&maker.dir).unwrap();
+    assert!(counted.exits > 0 && counted.share_requests > 0, "{counted:?}");
 
     // Input, half-closed, comes back; then the program goes on.
     let mut input = maker.child.stdin.take().unwrap();

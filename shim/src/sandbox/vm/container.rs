@@ -10,13 +10,14 @@ use std::{
 
 use bulkhead_container::{Cgroup, CgroupRecord};
 use bulkhead_protocol::{FrameError, ProcessInfo, Reply, Stats};
+use bulkhead_vmm::api::Counters;
 use rustix::process::Pid;
 use serde_json::Value;
 
 use super::{
     Exec, OomEvents, Record, Sandbox, SandboxError, Spawned, Status,
     client::{Client, gone},
-    create::{failed, no_descriptors},
+    create::{failed, no_descriptors, refusal},
     exec,
     record::{ENDED, Ended},
     rewrite::guest_resources,
@@ -85,6 +86,20 @@ impl<'a> Guest<'a> {
 
     fn ask(&self, ask: &Ask) -> Result<Reply, SandboxError> {
         self.living(GUEST)?.ask(ask)
+    }
+}
+
+/// What the machine of the container with this state directory has counted since it began.
+///
+/// # Errors
+/// [`SandboxError`]: there is no machine, or it does not answer.
+pub fn counters(dir: &Path) -> Result<Counters, SandboxError> {
+    let mut client = Client::connect(dir, AT_ONCE).map_err(failed("reach the monitor"))?;
+    client.send(&Ask::Counters).map_err(gone)?;
+    match client.answer().map_err(gone)? {
+        Answer::Counters(counters) => Ok(*counters),
+        Answer::Failed(failure) => Err(refusal(failure)),
+        other => Err(strange(&other)),
     }
 }
 

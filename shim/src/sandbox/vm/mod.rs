@@ -13,7 +13,7 @@ mod template;
 
 use std::{fs, io, path::Path};
 
-pub use container::Guest;
+pub use container::{Guest, counters};
 pub(crate) use create::GUEST_CID;
 pub(super) use create::create;
 pub use record::Record;
