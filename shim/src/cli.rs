@@ -7,7 +7,9 @@ mod verbs;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use bench::{BenchCommand, CompareArgs, DensityArgs, OutputArgs, ShowArgs, StartupArgs};
+pub use bench::{
+    BenchCommand, CompareArgs, DensityArgs, IsolationArgs, OutputArgs, ShowArgs, StartupArgs,
+};
 pub use container::{ContainerArgs, CreateArgs, RunArgs};
 pub use template::{TemplateCommand, TemplateCreateArgs};
 pub use verbs::{

@@ -21,6 +21,7 @@ pub mod stage;
 pub mod stamp;
 pub mod startup;
 pub mod stats;
+pub mod talk;
 pub mod text;
 pub mod timeline;
 pub mod work;

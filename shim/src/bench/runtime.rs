@@ -96,11 +96,24 @@ impl Runtime {
     /// # Errors
     /// [`BenchError`]; what is half made goes with the bench's directories.
     pub fn create(&self, slot: &Slot) -> Result<(Pid, Ended), BenchError> {
+        let output = File::create(slot.file("output"));
+        let output = output.map_err(BenchError::host("make a file for the container's output"))?;
+        self.create_with(slot, Stdio::null(), output.into())
+    }
+
+    /// The same with these streams as the program's standard input and output.
+    ///
+    /// # Errors
+    /// As [`Runtime::create`].
+    pub fn create_with(
+        &self,
+        slot: &Slot,
+        input: Stdio,
+        output: Stdio,
+    ) -> Result<(Pid, Ended), BenchError> {
         let pid_file = slot.file("pid");
         // One of an earlier life would be believed.
         let _ = fs::remove_file(&pid_file);
-        let output = File::create(slot.file("output"));
-        let output = output.map_err(BenchError::host("make a file for the container's output"))?;
         let words: [OsString; 5] = [
             "--bundle".into(),
             slot.bundle.clone().into(),
@@ -108,7 +121,7 @@ impl Runtime {
             pid_file.clone().into(),
             slot.id.clone().into(),
         ];
-        let ended = self.run("create", &words, slot, output.into())?;
+        let ended = self.run("create", &words, slot, [input, output])?;
         let text = fs::read_to_string(&pid_file);
         let text = text.map_err(BenchError::host(format!("read {}", pid_file.display())))?;
         match text.trim().parse().ok().and_then(Pid::from_raw) {
@@ -128,7 +141,8 @@ impl Runtime {
         behind: &[&str],
     ) -> Result<Ended, BenchError> {
         let words = [slot.id.as_str()].into_iter().chain(behind.iter().copied());
-        self.run(verb, &words.map(OsString::from).collect::<Vec<_>>(), slot, Stdio::null())
+        let words = words.map(OsString::from).collect::<Vec<_>>();
+        self.run(verb, &words, slot, [Stdio::null(), Stdio::null()])
     }
 
     /// Waits for the container's end.
@@ -144,13 +158,13 @@ impl Runtime {
         verb: &'static str,
         words: &[OsString],
         slot: &Slot,
-        output: Stdio,
+        [input, output]: [Stdio; 2],
     ) -> Result<Ended, BenchError> {
         let log = slot.file("errors");
         let errors = File::create(&log).map_err(BenchError::host("make a file for errors"))?;
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).arg(verb).args(words);
-        command.stdin(Stdio::null()).stdout(output).stderr(errors);
+        command.stdin(input).stdout(output).stderr(errors);
         if let Kind::Clone { templates } = &self.kind {
             command.env("BULKHEAD_TEMPLATES", templates);
         }

@@ -98,6 +98,12 @@ impl Stage {
         Ok(Slot { bundle, id: format!("bench-{}-{name}", std::process::id()) })
     }
 
+    /// A path among the bench's files, which go with it; the empty name is the directory, where the image's root is.
+    #[must_use]
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.work.file(name)
+    }
+
     /// Bulkhead in one of its modes.
     ///
     /// # Errors

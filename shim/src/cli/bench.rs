@@ -5,7 +5,11 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use crate::{
-    bench::stage::{Mode, Peer},
+    bench::{
+        isolation::Profile,
+        stage::{Mode, Peer},
+    },
+    settings::Isolation,
     size::MemorySize,
 };
 
@@ -28,6 +32,8 @@ pub enum BenchCommand {
     Density(DensityArgs),
     /// Say what changed between two reports, and whether it is noise
     Compare(CompareArgs),
+    /// See what a hostile program in a container could see and reach
+    Isolation(IsolationArgs),
     /// Show a report that was kept as JSON
     Show(ShowArgs),
 }
@@ -90,6 +96,40 @@ pub struct StartupArgs {
     /// What the stamp becomes
     #[arg(trailing_var_arg = true, value_name = "CMD")]
     pub command: Vec<String>,
+}
+
+/// Arguments of `bench isolation`.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXIT_CODES, long_about = "\
+See what a hostile program in a container could see and reach.
+
+One small program, the scout, looks around as root in a container of IMAGE under each isolation, and makes attempts to get out of it that harm nothing even \
+where they succeed: they end at the check of permissions, or open and close. Things that are put on the host tell what is the host's. While the scout does what an ordinary \
+program does, the system calls are counted that the container's processes (of a microVM: its monitor and VMM) make on the host.
+
+Needs root. docs/security.md tells how to read the table.
+
+  bulkhead bench isolation debian
+  bulkhead bench isolation --peer runc=runc --html isolation.html debian
+  bulkhead bench isolation --isolation host --profile default debian")]
+pub struct IsolationArgs {
+    /// Only this isolation of bulkhead's own
+    #[arg(long, value_name = "ISOLATION", value_delimiter = ',')]
+    pub isolation: Vec<Isolation>,
+    /// Only with these rights
+    #[arg(long, value_name = "PROFILE", value_delimiter = ',')]
+    pub profile: Vec<Profile>,
+    /// Another runtime with runc's command line, by its path or its name in the PATH
+    #[arg(long, value_name = "NAME=PATH")]
+    pub peer: Vec<Peer>,
+    /// Seconds that a verb of a runtime, or an answer of the scout, may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub timeout: u64,
+    /// Where the report goes
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// A name in the store, oci:DIR[:TAG] or docker-archive:FILE
+    pub image: String,
 }
 
 /// Arguments of `bench show`.

@@ -3,7 +3,7 @@
 use std::{io, time::Duration};
 
 use crate::{
-    bench::{BenchError, compare, density, html, json, report::Report, startup, text},
+    bench::{BenchError, compare, density, html, isolation, json, report::Report, startup, text},
     cli::{BenchCommand, CompareArgs, DensityArgs, OutputArgs, StartupArgs},
 };
 
@@ -19,6 +19,16 @@ pub(super) fn bench(command: &BenchCommand) -> Result<u8, BenchError> {
             show(&report, &args.output)?;
         }
         BenchCommand::Compare(args) => return compare(args),
+        BenchCommand::Isolation(args) => {
+            let report = isolation::run(&isolation::Options {
+                image: args.image.clone(),
+                isolations: args.isolation.clone(),
+                profiles: args.profile.clone(),
+                peers: args.peer.clone(),
+                limit: Duration::from_secs(args.timeout),
+            })?;
+            show(&report, &args.output)?;
+        }
         BenchCommand::Show(args) => {
             let report = json::load(&args.report)?;
             show(&report, &OutputArgs { json: None, html: args.html.clone() })?;

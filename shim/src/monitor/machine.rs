@@ -109,7 +109,7 @@ impl Machine {
 
     /// Asks for the counters; the answer is [`FromVmm::Response`] with this number.
     pub(super) fn counters(&mut self) -> Result<u64, ClientError> {
-        self.vmm.request(RequestKind::Counters)
+        self.vmm.as_mut().ok_or(ClientError::Gone)?.request(RequestKind::Counters)
     }
 
     /// The last line of the log.

@@ -8,7 +8,7 @@ use super::trace::Calls;
 use crate::bench::report::{Finding, Group, Plot, Quantity, Unit};
 
 /// The longest text in a cell: much of it comes from a container.
-const CELL: usize = 120;
+const CELL: usize = 64;
 
 /// What one subject showed.
 #[derive(Debug)]
@@ -282,7 +282,7 @@ fn listed(names: &[String], same: bool) -> Cell {
 
 /// The first names of a list and how many more there are.
 fn some(names: &[String]) -> String {
-    const SHOWN: usize = 4;
+    const SHOWN: usize = 3;
     if names.is_empty() {
         return "none".into();
     }
@@ -379,7 +379,7 @@ mod tests {
         assert_eq!(row("clocks", &contained()), ("2 h (the host's)".into(), true));
         let mut seen = contained();
         seen.writable = (0..6).map(|n| format!("/proc/{n}")).collect();
-        let many = "/proc/0 /proc/1 /proc/2 /proc/3 and 2 more";
+        let many = "/proc/0 /proc/1 /proc/2 and 3 more";
         assert_eq!(row("writable", &seen), (many.into(), true));
         seen.keys.canary = true;
         assert_eq!(row("keys", &seen), ("no list, the canary found".into(), true));

@@ -215,30 +215,6 @@ fn tracer_of(thread: i32) -> Option<i32> {
     status.lines().find_map(|line| line.strip_prefix("TracerPid:"))?.trim().parse().ok()
 }
 
-/// A process and those that descend from it, of all that there are now.
-pub(super) fn family(pid: i32) -> Vec<i32> {
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let parents: Vec<(i32, i32)> = processes
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter_map(|child| Some((child, parent(child)?)))
-        .collect();
-    let mut family = vec![pid];
-    let mut next = 0;
-    while let Some(&one) = family.get(next) {
-        let children = parents.iter().filter(|(_, parent)| *parent == one).map(|(child, _)| *child);
-        let new: Vec<i32> = children.filter(|child| !family.contains(child)).collect();
-        family.extend(new);
-        next += 1;
-    }
-    family
-}
-
-/// Field 4 of proc_pid_stat(5).
-fn parent(pid: i32) -> Option<i32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
@@ -260,7 +236,6 @@ mod tests {
         let mut lines = BufReader::new(shell.stdout.take().unwrap()).lines();
         assert_eq!(lines.next().unwrap().unwrap(), "here");
         let pid = i32::try_from(shell.id()).unwrap();
-        assert!(family(i32::try_from(std::process::id()).unwrap()).contains(&pid));
         let tracer = Tracer::start(vec![pid]).unwrap();
         let mut input = shell.stdin.take().unwrap();
         input.write_all(b"go\n").unwrap();
