@@ -8,7 +8,8 @@ mod verbs;
 use clap::{Args, Parser, Subcommand};
 
 pub use bench::{
-    BenchCommand, CompareArgs, DensityArgs, IsolationArgs, OutputArgs, ShowArgs, StartupArgs,
+    BenchCommand, CompareArgs, DensityArgs, IoArgs, IsolationArgs, OutputArgs, ShowArgs,
+    StartupArgs,
 };
 pub use container::{ContainerArgs, CreateArgs, RunArgs};
 pub use template::{TemplateCommand, TemplateCreateArgs};

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, BufRead, Read, Write},
+    io::{self, BufRead, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -43,9 +43,10 @@ fn follow(
 ) -> io::Result<()> {
     match order {
         Order::Nothing => Ok(()),
-        Order::Read { files, bytes } => {
-            let file = files.iter().find_map(|path| regular(path));
-            let file = file.ok_or_else(|| io::Error::other("none of these files is there"))?;
+        Order::Read { files, offset, bytes } => {
+            let file = files.iter().find_map(|path| regular(path, *offset));
+            let mut file = file.ok_or_else(|| io::Error::other("none of these files is there"))?;
+            file.seek(SeekFrom::Start(*offset))?;
             copy(file.take(*bytes), &mut io::sink(), done)
         }
         Order::Write { directory, bytes } => {
@@ -86,10 +87,11 @@ fn follow(
     }
 }
 
-/// The file, when it is a regular one.
-fn regular(path: &str) -> Option<File> {
+/// The file, when it is a regular one that has bytes at this place.
+fn regular(path: &str, offset: u64) -> Option<File> {
     let file = File::open(path).ok()?;
-    file.metadata().ok()?.is_file().then_some(file)
+    let data = file.metadata().ok()?;
+    (data.is_file() && data.len() > offset).then_some(file)
 }
 
 fn name(directory: &str, what: impl std::fmt::Display) -> PathBuf {
@@ -156,7 +158,11 @@ mod tests {
         assert_eq!(order(&Order::Input { bytes: 4 }, "abcdef").0.bytes, 4);
         let (done, out) = order(&Order::Echo { count: 2 }, "a\nbc\nd\n");
         assert_eq!((done.operations, done.bytes, out.as_str()), (2, 5, "a\nbc\n"));
-        let files = vec!["/no/such".into(), "/proc".into(), "/proc/self/stat".into()];
-        assert_eq!(order(&Order::Read { files, bytes: 7 }, "").0.bytes, 7);
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"0123456789").unwrap();
+        let path = file.path().to_str().unwrap().to_owned();
+        let files = vec!["/no/such".into(), "/proc".into(), path];
+        let read = |offset, bytes| order(&Order::Read { files: files.clone(), offset, bytes }, "");
+        assert_eq!((read(2, 7).0.bytes, read(8, 7).0.bytes), (7, 2));
     }
 }

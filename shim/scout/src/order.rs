@@ -8,10 +8,12 @@ use serde::{Deserialize, Serialize};
 pub enum Order {
     /// Nothing, for what the order itself costs.
     Nothing,
-    /// Read the beginning of the first of these files that there is, in pieces.
+    /// Read a part of the first of these files that reaches so far, in pieces.
     Read {
         /// Their paths.
         files: Vec<String>,
+        /// Where the part begins.
+        offset: u64,
         /// So many bytes at most.
         bytes: u64,
     },

@@ -7,6 +7,7 @@ mod error;
 pub mod host;
 pub mod html;
 pub mod idle;
+pub mod io;
 pub mod isolation;
 pub mod json;
 pub mod life;

@@ -25,7 +25,8 @@ const PIECE: usize = 64 << 10;
 /// One end of a conversation.
 #[derive(Debug)]
 pub struct Talk {
-    input: File,
+    /// None: it was closed.
+    input: Option<File>,
     output: File,
     heard: Vec<u8>,
     who: String,
@@ -45,8 +46,13 @@ impl Talk {
             fcntl_setfl(end, OFlags::NONBLOCK).map_err(BenchError::host("set up a pipe"))?;
         }
         let who = who.to_owned();
-        let talk =
-            Self { input: input.into(), output: output.into(), heard: Vec::new(), who, limit };
+        let talk = Self {
+            input: Some(input.into()),
+            output: output.into(),
+            heard: Vec::new(),
+            who,
+            limit,
+        };
         Ok((talk, theirs.into(), answers.into()))
     }
 
@@ -65,16 +71,24 @@ impl Talk {
     pub fn send(&mut self, mut bytes: &[u8]) -> Result<(), BenchError> {
         let deadline = Instant::now() + self.limit;
         while !bytes.is_empty() {
-            match self.input.write(bytes) {
+            let Some(mut input) = self.input.as_ref() else {
+                return Err(self.wrong("its input was closed"));
+            };
+            match input.write(bytes) {
                 Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.wait(&self.input, PollFlags::OUT, deadline)?;
+                    self.wait(input, PollFlags::OUT, deadline)?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return Err(self.wrong("its program has ended too early")),
             }
         }
         Ok(())
+    }
+
+    /// The other side reads the end of its input.
+    pub fn close(&mut self) {
+        self.input = None;
     }
 
     /// Waits for a line.

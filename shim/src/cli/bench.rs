@@ -34,6 +34,8 @@ pub enum BenchCommand {
     Compare(CompareArgs),
     /// See what a hostile program in a container could see and reach
     Isolation(IsolationArgs),
+    /// Measure a container's files and streams
+    Io(IoArgs),
     /// Show a report that was kept as JSON
     Show(ShowArgs),
 }
@@ -129,6 +131,42 @@ pub struct IsolationArgs {
     #[command(flatten)]
     pub output: OutputArgs,
     /// A name in the store, oci:DIR[:TAG] or docker-archive:FILE
+    pub image: String,
+}
+
+/// Arguments of `bench io`.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXIT_CODES, long_about = "\
+Measure a container's files and streams.
+
+One container of IMAGE runs under each isolation, and in turns they read the image's files, write to their layer, read and write a shared directory, make, \
+look at and remove small files, and take and give bytes and lines on their standard streams. Beside the rates there are the guest-kernel instructions and \
+the requests to devices that each operation took, and the processor time of all processes on the host.
+
+Sizes are small because an interpreted guest reads little more than a megabyte a second; with hardware KVM take larger ones.
+
+  bulkhead bench io debian
+  bulkhead bench io --size 64m --count 1000 -n 10 --json io.json debian")]
+pub struct IoArgs {
+    /// Times that each step is done
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub rounds: u64,
+    /// Bytes that are read and written at once (suffixes b, k, m, g)
+    #[arg(long, value_name = "SIZE", default_value = "256k")]
+    pub size: MemorySize,
+    /// Small files that are made, and lines that are exchanged
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub count: u64,
+    /// Only this isolation
+    #[arg(long, value_name = "ISOLATION", value_delimiter = ',')]
+    pub isolation: Vec<Isolation>,
+    /// Seconds that a step may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub timeout: u64,
+    /// Where the report goes
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// A name in the store
     pub image: String,
 }
 

@@ -3,7 +3,10 @@
 use std::{io, time::Duration};
 
 use crate::{
-    bench::{BenchError, compare, density, html, isolation, json, report::Report, startup, text},
+    bench::{
+        BenchError, compare, density, html, io as bench_io, isolation, json, report::Report,
+        startup, text,
+    },
     cli::{BenchCommand, CompareArgs, DensityArgs, OutputArgs, StartupArgs},
 };
 
@@ -25,6 +28,17 @@ pub(super) fn bench(command: &BenchCommand) -> Result<u8, BenchError> {
                 isolations: args.isolation.clone(),
                 profiles: args.profile.clone(),
                 peers: args.peer.clone(),
+                limit: Duration::from_secs(args.timeout),
+            })?;
+            show(&report, &args.output)?;
+        }
+        BenchCommand::Io(args) => {
+            let report = bench_io::run(&bench_io::Options {
+                image: args.image.clone(),
+                isolations: args.isolation.clone(),
+                rounds: args.rounds,
+                bytes: args.size.0,
+                count: args.count,
                 limit: Duration::from_secs(args.timeout),
             })?;
             show(&report, &args.output)?;

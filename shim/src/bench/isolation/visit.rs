@@ -46,7 +46,7 @@ pub(super) fn visit(runtime: &Runtime, slot: &Slot, hints: &Hints) -> Result<Vis
         let calls = count(&mut talk, pid)?;
         Ok(Visit { seen, calls })
     });
-    drop(talk);
+    talk.close();
     if visited.is_err() {
         // It may have ended by itself.
         let _ = kill_process(pid, Signal::KILL);
