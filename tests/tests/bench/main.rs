@@ -4,6 +4,8 @@
 
 mod density;
 mod ends;
+mod io;
+mod isolation;
 mod page;
 mod startup;
 

@@ -87,7 +87,8 @@ impl Container {
         };
         let child = Command::new(&program)
             .args(["run", "--rm", "--interactive", "--name", &name])
-            .args(["--isolation", isolation.name(), "--user", "0", "--workdir", "/"])
+            .args(["--isolation", isolation.name(), "--template", "never"])
+            .args(["--user", "0", "--workdir", "/"])
             .arg(volume(making.scout, PLACE, "ro"))
             .arg(volume(&making.share.join(isolation.name()), SHARE, "rw"))
             .args(["--entrypoint", &format!("{PLACE}/scout"), making.image, "io"])

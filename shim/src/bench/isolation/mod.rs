@@ -119,13 +119,13 @@ fn walls(
         if !wants(isolation) {
             continue;
         }
-        let (modes, obstacles) = stage.modes(&[mode]);
-        notes.extend(obstacles);
-        for mode in modes {
-            let runtime = stage.own(mode)?;
-            let name = isolation.name().to_owned();
-            walls.push((Runtime { key: name.clone(), name, ..runtime }, isolation));
+        if isolation == Isolation::Vm && !Path::new("/dev/kvm").exists() {
+            notes.push("vm is left out: there is no /dev/kvm".into());
+            continue;
         }
+        let runtime = stage.own(mode)?;
+        let name = isolation.name().to_owned();
+        walls.push((Runtime { key: name.clone(), name, ..runtime }, isolation));
     }
     for peer in &options.peers {
         walls.push((stage.peer(peer)?, Isolation::Host));
