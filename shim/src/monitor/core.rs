@@ -502,9 +502,7 @@ impl<'a> Monitor<'a> {
                 tell(caller, &Outcome::Created { record, warnings, unfit });
             }
         }
-        if let Err(error) = self.admitted.started() {
-            log(self.files, &error);
-        }
+        self.admitted.started();
         // The specifications are not needed any more, and nothing as big will be.
         // SAFETY: gives free memory back to the system.
         unsafe { libc::malloc_trim(0) };

@@ -104,8 +104,6 @@ pub(super) fn make(
     let instructions = maker.settle()?;
     tell(Step::Save);
     maker.save()?;
-    // That it is over shows sooner or later all the same.
-    let _ = maker.admitted.started();
     drop(maker);
     for path in [draft.join(VSOCK_DIRECTORY), draft.join(LOG)] {
         let removed =
@@ -154,7 +152,7 @@ struct Maker {
     sequence: u64,
     deadline: Instant,
     log: PathBuf,
-    admitted: Admitted,
+    _admitted: Admitted,
 }
 
 /// What one of the two said.
@@ -176,8 +174,7 @@ impl Maker {
         let machine = slots::template(shape, sockets.join(VSOCK_NAME), files);
         let log = draft.join(LOG);
         let file = File::create(&log).map_err(TemplateError::io("make", &log))?;
-        let admission = Admission::new(settings.admission, settings.run.clone());
-        let admitted = admission
+        let mut admitted = Admission::of(settings)
             .admit(machine.memory_mib)
             .map_err(|error| TemplateError::NoMemory(error.to_string()))?;
         let (vmm, messages) = Vmm::spawn(&shape.vmm.path, &machine, Stdio::null(), file.into())
@@ -186,7 +183,16 @@ impl Maker {
             .taken_by(Identity::of(vmm.pid().cast_signed()))
             .map_err(|error| making(error.to_string()))?;
         let deadline = Instant::now() + settings.boot_timeout;
-        Ok(Self { vmm, messages, listener, agent: None, sequence: 0, deadline, log, admitted })
+        Ok(Self {
+            vmm,
+            messages,
+            listener,
+            agent: None,
+            sequence: 0,
+            deadline,
+            log,
+            _admitted: admitted,
+        })
     }
 
     /// Waits for the agent.

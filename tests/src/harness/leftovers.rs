@@ -61,9 +61,9 @@ fn files(directory: &Path) -> Vec<PathBuf> {
     for part in ["run", "data/containers"] {
         found.extend(all_below(&directory.join(part)).into_iter().filter(|path| {
             let name = path.file_name().unwrap_or_default();
-            // The directories, the locks and the ledger of machines that all commands share stay.
-            !path.is_dir()
-                && !["lock", "admission.lock", "admission.json"].map(OsStr::new).contains(&name)
+            let up = path.parent().and_then(Path::file_name).unwrap_or_default();
+            // The directories, the lock that all commands share, and the promises to the dead stay.
+            !path.is_dir() && name != "lock" && up != "admission"
                 || path.parent().is_some_and(|up| up.ends_with("containers") && path.is_dir())
         }));
     }

@@ -194,7 +194,7 @@ fn plan(create: &Create<'_>, settings: &Settings, requested: u64) -> Result<Plan
         template: None,
         network: guest.network,
         sync,
-        admission: Admission::new(settings.admission, settings.run.clone()),
+        admission: Admission::of(settings),
         boot_timeout: settings.boot_timeout,
         requested,
         notes: guest.notes,

@@ -1,5 +1,7 @@
 //! What is kept of a container in a microVM, for processes that come later.
 
+use std::{fmt, str::FromStr};
+
 use bulkhead_container::Born;
 use bulkhead_protocol::ExitStatus;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -84,6 +86,23 @@ impl Identity {
     }
 }
 
+/// `PID-START`.
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.pid, self.started)
+    }
+}
+
+impl FromStr for Identity {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (pid, started) = text.split_once('-').ok_or(())?;
+        let number = |_| ();
+        Ok(Self { pid: pid.parse().map_err(number)?, started: started.parse().map_err(number)? })
+    }
+}
+
 /// When the process of this number began, if there is one.
 fn born(pid: i32) -> Option<Born> {
     bulkhead_container::born(Pid::from_raw(pid)?).ok()?
@@ -99,6 +118,10 @@ mod tests {
         assert!(own.is_alive() && own.started > 0);
         assert!(!Identity { started: own.started + 1, ..own }.is_alive());
         assert!(!Identity { pid: i32::MAX, started: 1 }.is_alive());
+        assert_eq!(own.to_string().parse(), Ok(own));
+        for bad in ["", "1", "1-", "x-1", "1-2-3"] {
+            assert_eq!(bad.parse::<Identity>(), Err(()), "{bad}");
+        }
     }
 
     #[test]

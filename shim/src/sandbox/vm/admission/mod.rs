@@ -16,10 +16,11 @@ use bulkhead_container::{Cgroups, Headroom};
 pub use self::rule::{Mode, Rule};
 use self::{
     host::Memory,
-    ledger::{Entry, Ledger},
+    ledger::{Entry, Ledger, Promise},
     rule::{Place, Refusal},
 };
 use super::Identity;
+use crate::settings::Settings;
 
 /// Why a machine may not start.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +48,7 @@ pub(crate) struct Admission {
     directory: PathBuf,
 }
 
-/// A machine's place in the ledger. It ends with this process at the latest.
+/// A machine's place in the ledger, until this is dropped.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Admitted(Option<Noted>);
@@ -55,15 +56,13 @@ pub(crate) struct Admitted(Option<Noted>);
 #[derive(Debug)]
 struct Noted {
     ledger: Ledger,
-    monitor: Identity,
-    /// The promise is over when the machine has started.
-    only_starts: bool,
+    entry: Entry,
 }
 
 impl Admission {
-    /// `directory`: where the ledger is, the same for all.
-    pub(crate) fn new(rule: Rule, directory: PathBuf) -> Self {
-        Self { rule, directory }
+    /// The rule in force, and the ledger of those who have the same state directory.
+    pub(crate) fn of(settings: &Settings) -> Self {
+        Self { rule: settings.admission, directory: settings.run.join("admission") }
     }
 
     /// Asks for a machine of so much memory that this process is going to start.
@@ -78,33 +77,29 @@ impl Admission {
     fn note(
         &self,
         monitor: Identity,
-        promise: u64,
+        bytes: u64,
         host: impl FnOnce() -> Result<Memory, AdmissionError>,
         group: Option<Headroom>,
     ) -> Result<Admitted, AdmissionError> {
         let ledger = Ledger::new(&self.directory)?;
-        let mut open = ledger.open()?;
+        let open = ledger.open()?;
         let Memory { available, total } = host()?;
         let now = crate::timeline::now();
-        open.entries.retain(|entry| entry.counts(now));
-        let owed: Vec<u64> = open.entries.iter().map(Entry::owed).collect();
-        self.rule.check(&Place::Host { available, total }, promise, owed.iter().sum())?;
+        let entries = open.entries(now)?;
+        let owed: Vec<u64> = entries.iter().map(Entry::owed).collect();
+        self.rule.check(&Place::Host { available, total }, bytes, owed.iter().sum())?;
         if let Some(Headroom { path, limit, left }) = &group {
-            let here = |entry: &Entry| entry.group.as_ref() == Some(path);
-            let owed = open.entries.iter().zip(owed).filter(|(entry, _)| here(entry));
+            let here = |entry: &Entry| entry.promise.group.as_ref() == Some(path);
+            let owed = entries.iter().zip(owed).filter(|(entry, _)| here(entry));
             let place = Place::Group { path, left: *left, limit: *limit };
-            self.rule.check(&place, promise, owed.map(|(_, owed)| owed).sum())?;
+            self.rule.check(&place, bytes, owed.map(|(_, owed)| owed).sum())?;
         }
-        open.entries.push(Entry {
-            monitor,
-            vmm: None,
-            promise,
-            until: self.rule.lease().map(|lease| now.saturating_add(lease)),
-            group: group.map(|group| group.path),
-        });
-        open.write()?;
-        let only_starts = self.rule.lease().is_some();
-        Ok(Admitted(Some(Noted { ledger, monitor, only_starts })))
+        let until = self.rule.lease().map(|lease| now.saturating_add(lease));
+        let promise = Promise { bytes, until, group: group.map(|group| group.path) };
+        let entry = Entry { monitor, vmm: None, promise };
+        open.add(&entry)?;
+        drop(open);
+        Ok(Admitted(Some(Noted { ledger, entry })))
     }
 }
 
@@ -115,31 +110,26 @@ impl Admitted {
     }
 
     /// Says which process takes the memory, so that what it has taken is not counted twice.
-    pub(crate) fn taken_by(&self, vmm: Option<Identity>) -> Result<(), AdmissionError> {
-        let Some(noted) = &self.0 else { return Ok(()) };
-        // A start is short.
-        if noted.only_starts { Ok(()) } else { noted.change(|entry| entry.vmm = vmm) }
+    pub(crate) fn taken_by(&mut self, vmm: Option<Identity>) -> Result<(), AdmissionError> {
+        match (&mut self.0, vmm) {
+            // A start is short.
+            (Some(Noted { ledger, entry }), Some(vmm)) if entry.promise.until.is_none() => {
+                ledger.open()?.taken_by(entry, vmm)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The machine has started: what it took shows in the host's figures.
-    pub(crate) fn started(&mut self) -> Result<(), AdmissionError> {
-        match self.0.take_if(|noted| noted.only_starts) {
-            Some(noted) => noted.change(|entry| entry.until = Some(0)),
-            None => Ok(()),
-        }
+    pub(crate) fn started(&mut self) {
+        self.0.take_if(|noted| noted.entry.promise.until.is_some());
     }
 }
 
-impl Noted {
-    /// Changes the machine's entry, if it is there still, and takes those away that do not count any more.
-    fn change(&self, change: impl FnOnce(&mut Entry)) -> Result<(), AdmissionError> {
-        let mut open = self.ledger.open()?;
-        if let Some(entry) = open.entries.iter_mut().find(|entry| entry.monitor == self.monitor) {
-            change(entry);
-        }
-        let now = crate::timeline::now();
-        open.entries.retain(|entry| entry.until.is_none_or(|until| now < until));
-        open.write()
+impl Drop for Noted {
+    fn drop(&mut self) {
+        // What stays is removed by the next one to look.
+        let _ = self.ledger.open().and_then(|open| open.remove(&self.entry));
     }
 }
 

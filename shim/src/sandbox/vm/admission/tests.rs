@@ -11,7 +11,7 @@ use crate::size::MemorySize;
 const MIB: u64 = 1 << 20;
 
 fn admission(directory: &std::path::Path, rule: Rule) -> Admission {
-    Admission::new(rule, directory.to_owned())
+    Admission { rule, directory: directory.to_owned() }
 }
 
 /// A process that stands for a monitor or a VMM.
@@ -107,29 +107,31 @@ fn of_many_that_ask_at_once_so_many_start_as_there_is_room_for() {
     let directory = tempfile::tempdir().unwrap();
     let rule = Rule { reserve: Some(MemorySize(100 * MIB)), ..Rule::default() };
     let admission = admission(directory.path(), rule);
-    let monitors: Vec<Process> = (0..12).map(|_| Process::new()).collect();
-    let answers: Vec<bool> = thread::scope(|scope| {
+    let host = || Ok(memory(100 + 5 * 48 + 10, 4000));
+    let mut monitors: Vec<Process> = (0..12).map(|_| Process::new()).collect();
+    let mut answers: Vec<Option<Admitted>> = thread::scope(|scope| {
         let ask = |monitor: &Process| {
             let (admission, monitor) = (&admission, monitor.identity());
-            scope.spawn(move || {
-                let host = || Ok(memory(100 + 5 * 48 + 10, 4000));
-                match admission.note(monitor, 48 * MIB, host, None) {
-                    Ok(_) => true,
-                    Err(AdmissionError::Refused(_)) => false,
-                    Err(error) => panic!("{error}"),
-                }
+            scope.spawn(move || match admission.note(monitor, 48 * MIB, host, None) {
+                Ok(admitted) => Some(admitted),
+                Err(AdmissionError::Refused(_)) => None,
+                Err(error) => panic!("{error}"),
             })
         };
         let askers: Vec<_> = monitors.iter().map(ask).collect();
         askers.into_iter().map(|asker| asker.join().unwrap()).collect()
     });
-    assert_eq!(answers.iter().filter(|admitted| **admitted).count(), 5);
-    // A monitor that is gone owes nothing: there is room again.
-    let host = || Ok(memory(100 + 5 * 48 + 10, 4000));
+    assert_eq!(answers.iter().flatten().count(), 5);
+    // A monitor that was killed is owed nothing: there is room again.
     let late = Process::new();
     assert!(admission.note(late.identity(), 48 * MIB, host, None).is_err());
-    let gone = answers.iter().position(|admitted| *admitted).unwrap();
-    drop(monitors.into_iter().nth(gone).unwrap());
+    let killed = answers.iter().position(Option::is_some).unwrap();
+    std::mem::forget(answers.remove(killed));
+    drop(monitors.remove(killed));
+    let admitted = admission.note(late.identity(), 48 * MIB, host, None).unwrap();
+    assert!(admission.note(late.identity(), 48 * MIB, host, None).is_err());
+    // Nor one that ended in good order.
+    drop(admitted);
     assert!(admission.note(late.identity(), 48 * MIB, host, None).is_ok());
 }
 
@@ -143,7 +145,7 @@ fn what_a_machine_has_taken_is_not_counted_twice() {
     let taken = host::taken(own.pid);
     // This process stands for the VMM; it has a little memory.
     let promise = 300 * MIB;
-    let admitted =
+    let mut admitted =
         admission.note(first.identity(), promise, || Ok(memory(310, 4000)), None).unwrap();
     let host = || Ok(Memory { available: 600 * MIB - taken / 2, total: 4000 * MIB });
     let refused = admission.note(second.identity(), promise, host, None);
@@ -155,7 +157,7 @@ fn what_a_machine_has_taken_is_not_counted_twice() {
     let small = || Ok(memory(310, 4000));
     let (third, fourth) = (Process::new(), Process::new());
     drop((first, second));
-    let admitted = admission.note(third.identity(), promise, small, None).unwrap();
+    let mut admitted = admission.note(third.identity(), promise, small, None).unwrap();
     admitted.taken_by(Some(vmm.identity())).unwrap();
     assert!(admission.note(fourth.identity(), promise, small, None).is_err());
     drop(vmm);
@@ -170,17 +172,17 @@ fn a_start_that_is_over_makes_room() {
     let (first, second) = (Process::new(), Process::new());
     let mut admitted = admission.note(first.identity(), 48 * MIB, host, None).unwrap();
     assert!(admission.note(second.identity(), 48 * MIB, host, None).is_err());
-    admitted.started().unwrap();
-    let text = std::fs::read_to_string(directory.path().join("admission.json")).unwrap();
-    assert_eq!(text, "[]");
+    admitted.started();
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "the lock");
     assert!(admission.note(second.identity(), 48 * MIB, host, None).is_ok());
     // Nothing is left to say.
-    admitted.started().unwrap();
+    admitted.started();
     // A machine that was promised all of its memory is owed it for its life.
     let rule = Rule { mode: Mode::Whole, ..Rule::default() };
-    let whole = Admission::new(rule, directory.path().join("whole"));
+    let path = directory.path().join("whole");
+    let whole = Admission { rule, directory: path };
     let mut admitted = whole.note(first.identity(), 48 * MIB, host, None).unwrap();
-    admitted.started().unwrap();
+    admitted.started();
     assert!(whole.note(second.identity(), 48 * MIB, host, None).is_err());
 }
 
@@ -192,24 +194,33 @@ fn a_group_counts_only_its_own() {
     let host = || Ok(memory(4000, 4000));
     let group = |path: &str| Some(Headroom { path: path.into(), limit: 100 * MIB, left: 80 * MIB });
     let note = |at: usize, group| admission.note(monitors[at].identity(), 48 * MIB, host, group);
-    assert!(note(0, group("/a")).is_ok());
-    assert!(note(1, group("/b")).is_ok());
+    let _others = (note(0, group("/a")).unwrap(), note(1, group("/b")).unwrap());
     let refused = note(2, group("/a")).unwrap_err().to_string();
     assert!(refused.contains("the control group /a has 80 MiB left"), "{refused}");
     assert!(note(3, None).is_ok());
 }
 
 #[test]
-fn a_ledger_that_is_damaged_is_begun_anew() {
+fn what_is_damaged_or_of_the_dead_goes() {
     let directory = tempfile::tempdir().unwrap();
-    let admission = admission(&directory.path().join("new/run"), Rule::default());
-    let monitor = Process::new();
+    let path = directory.path().join("new/run");
+    let admission = admission(&path, Rule::default());
     let host = || Ok(memory(4000, 4000));
-    assert!(admission.note(monitor.identity(), MIB, host, None).is_ok());
-    let file = directory.path().join("new/run/admission.json");
-    for damage in ["", "[{", "{\"a\": 1}"] {
-        std::fs::write(&file, damage).unwrap();
-        assert!(admission.note(monitor.identity(), MIB, host, None).is_ok(), "{damage}");
-        assert!(std::fs::read_to_string(&file).unwrap().contains("promise"));
+    let (alive, dead) = (Process::new(), Process::new());
+    let _living = admission.note(alive.identity(), MIB, host, None).unwrap();
+    let _dying = admission.note(dead.identity(), MIB, host, None).unwrap();
+    let names = || {
+        let items = std::fs::read_dir(&path).unwrap().map(|item| item.unwrap().file_name());
+        items.filter(|name| name != "lock").count()
+    };
+    assert_eq!(names(), 2);
+    drop(dead);
+    for (name, text) in
+        [("x", ""), ("1-2+", "{}"), ("77", "[{"), (&alive.identity().to_string(), "{")]
+    {
+        std::fs::write(path.join(name), text).unwrap();
     }
+    let late = Process::new();
+    let _late = admission.note(late.identity(), MIB, host, None).unwrap();
+    assert_eq!(names(), 1);
 }
