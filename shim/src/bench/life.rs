@@ -24,7 +24,7 @@ pub struct Life {
     pub processor: Duration,
     /// Guest-kernel instructions until the program's first, where KVM counts them.
     pub instructions: Option<u64>,
-    /// How far the guest's wall clock was behind the host's at the program's first instruction, in nanoseconds; of a plain container nothing.
+    /// The program's first instruction by the mark of its kernel, less what it said itself by its guest's wall clock, in nanoseconds; of a plain container nothing.
     pub clock_behind: Option<i64>,
 }
 

@@ -23,20 +23,71 @@ EXIT CODES
 FILES
   docs/bench.md describes the JSON file. The HTML page needs nothing but itself.";
 
+const STARTUP: &str = "\
+Measure starts of one bundle under all runtimes in turns.
+
+One bundle is made of IMAGE and made, started, ended and deleted with runc's command line under each runtime, A B C A B C …, so that whatever drifts on the host \
+hits all alike: a microVM that boots, a microVM cloned of a template, a plain container (bulkhead-oci --isolation host), and every peer. Its program is \
+a stamp of bulkhead's own, whose first instructions read the clocks and which then becomes CMD, looked for in the image's PATH; without CMD it ends. What CMD writes is dropped.
+
+Every run proves itself: the stamp lies in the measured interval, each clone's guest holds the nonce that was planted in the bench's own template, and \
+no guest that booted holds one. A run that cannot prove it is an error and no number.
+
+Needs root. Times are the host's; guest-kernel instructions are counted where KVM interprets the guest's kernel.
+
+  bulkhead bench startup debian
+  bulkhead bench startup -n 50 --peer runc=runc --peer crun=/usr/bin/crun --json new.json --html new.html debian
+  bulkhead bench startup --mode clone --mode host --at-once 1,2,4,8 debian true";
+
+const DENSITY: &str = "\
+Start idle containers until a limit, and measure what each takes.
+
+Containers whose program waits are started one after the other and left alone, until there are MAX, or they have taken SIZE of the host's memory, or the \
+host has no more than a twentieth of its memory left, or the next one is refused. Then each one's memory and processor time is measured, and what one \
+more costs is reckoned. Everything is removed, also after Ctrl-C. Needs root.
+
+  bulkhead bench density --limit-memory 4g debian
+  bulkhead bench density -n 20 --mode clone,host --json density.json --html density.html debian";
+
+const SHOW: &str = "\
+Show a report that a bench kept with --json, and draw its page with --html.
+
+  bulkhead bench show --html startup.html startup.json";
+
+const COMPARE: &str = "\
+Say what changed between two reports, and whether it is noise.
+
+For each measure that is in both, the medians, the change with its 95 % interval (percentile bootstrap), and the chance p that noise alone makes such a \
+difference: a Mann-Whitney U test, two-sided, which assumes no distribution, with Holm's correction for the number of measures. What has p below 0.05 and \
+medians 1 % or more apart has changed; all else is noise. Compare reports of one host only: where the hosts differ, that is said first.
+
+  bulkhead bench compare old.json new.json";
+
+const COMPARE_CODES: &str = "\
+EXIT CODES
+  0        nothing has become worse
+  1        a file cannot be read, or is no report
+  2        something has become worse
+  125      the command line is wrong";
+
 /// The benches.
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
     /// Measure starts of one bundle under all runtimes in turns
+    #[command(long_about = STARTUP, after_long_help = EXIT_CODES)]
     Startup(StartupArgs),
     /// Start idle containers until a limit, and measure what each takes
+    #[command(long_about = DENSITY, after_long_help = EXIT_CODES)]
     Density(DensityArgs),
     /// Say what changed between two reports, and whether it is noise
+    #[command(long_about = COMPARE, after_long_help = COMPARE_CODES)]
     Compare(CompareArgs),
     /// See what a hostile program in a container could see and reach
     Isolation(IsolationArgs),
     /// Measure a container's files and streams
     Io(IoArgs),
     /// Show a report that was kept as JSON
+    #[command(long_about = SHOW)]
     Show(ShowArgs),
 }
 
@@ -53,21 +104,6 @@ pub struct OutputArgs {
 
 /// Arguments of `bench startup`.
 #[derive(Debug, Args)]
-#[command(after_long_help = EXIT_CODES, long_about = "\
-Measure starts of one bundle under all runtimes in turns.
-
-One bundle is made of IMAGE and made, started, ended and deleted with runc's command line under each runtime, A B C A B C …, so that whatever drifts on the host \
-hits all alike: a microVM that boots, a microVM cloned of a template, a plain container (bulkhead-oci --isolation host), and every peer. Its program is \
-a stamp of bulkhead's own, whose first instructions read the clocks and which then becomes CMD, looked for in the image's PATH; without CMD it ends. What CMD writes is dropped.
-
-Every run proves itself: the stamp lies in the measured interval, each clone's guest holds the nonce that was planted in the bench's own template, and \
-no guest that booted holds one. A run that cannot prove it is an error and no number.
-
-Needs root. Times are the host's; guest-kernel instructions are counted where KVM interprets the guest's kernel.
-
-  bulkhead bench startup debian
-  bulkhead bench startup -n 50 --peer runc=runc --peer crun=/usr/bin/crun --json new.json --html new.html debian
-  bulkhead bench startup --mode clone --mode host --at-once 1,2,4,8 debian true")]
 pub struct StartupArgs {
     /// Starts of each runtime that count
     #[arg(short = 'n', long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
@@ -172,10 +208,6 @@ pub struct IoArgs {
 
 /// Arguments of `bench show`.
 #[derive(Debug, Args)]
-#[command(long_about = "\
-Show a report that a bench kept with --json, and draw its page with --html.
-
-  bulkhead bench show --html startup.html startup.json")]
 pub struct ShowArgs {
     /// Draw a page of it in FILE
     #[arg(long, value_name = "FILE")]
@@ -186,15 +218,6 @@ pub struct ShowArgs {
 
 /// Arguments of `bench density`.
 #[derive(Debug, Args)]
-#[command(after_long_help = EXIT_CODES, long_about = "\
-Start idle containers until a limit, and measure what each takes.
-
-Containers whose program waits are started one after the other and left alone, until there are MAX, or they have taken SIZE of the host's memory, or the \
-host has no more than a twentieth of its memory left, or the next one is refused. Then each one's memory and processor time is measured, and what one \
-more costs is reckoned. Everything is removed, also after Ctrl-C. Needs root.
-
-  bulkhead bench density --limit-memory 4g debian
-  bulkhead bench density -n 20 --mode clone,host --json density.json --html density.html debian")]
 pub struct DensityArgs {
     /// The most containers of each mode
     #[arg(short = 'n', long = "max", value_name = "MAX", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -217,22 +240,6 @@ pub struct DensityArgs {
 
 /// Arguments of `bench compare`.
 #[derive(Debug, Args)]
-#[command(
-    long_about = "\
-Say what changed between two reports, and whether it is noise.
-
-For each measure that is in both, the medians, the change with its 95 % interval (percentile bootstrap), and the chance p that noise alone makes such a \
-difference: a Mann-Whitney U test, two-sided, which assumes no distribution, with Holm's correction for the number of measures. What has p below 0.05 and \
-medians 1 % or more apart has changed; all else is noise. Compare reports of one host only: where the hosts differ, that is said first.
-
-  bulkhead bench compare old.json new.json",
-    after_long_help = "\
-EXIT CODES
-  0        nothing has become worse
-  1        a file cannot be read, or is no report
-  2        something has become worse
-  125      the command line is wrong"
-)]
 pub struct CompareArgs {
     /// What --json wrote before
     pub old: PathBuf,
