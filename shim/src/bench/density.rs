@@ -62,7 +62,7 @@ pub fn run(options: &Options) -> Result<Report, BenchError> {
         }
         let mut crowd = Crowd::default();
         let stopped = crowd.grow(runtime, &stage, options, &mut growth)?;
-        report.notes.push(format!("{}: {} containers; {stopped}.", runtime.name, crowd.all.len()));
+        report.notes.push(format!("{}: {} in all; {stopped}.", runtime.name, crowd.all.len()));
         report.notes.extend(crowd.look(runtime, &mut each)?);
         crowd.end()?;
     }

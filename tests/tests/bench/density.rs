@@ -15,7 +15,7 @@ fn idle_containers_are_counted_measured_and_removed() {
     }
     assert!(samples(&report, "each", "private", "host").iter().all(|size| *size > 0.0));
     let notes = report["notes"].to_string();
-    assert!(notes.contains("3 containers; as many as were asked for"), "{notes}");
+    assert!(notes.contains("3 in all; as many as were asked for"), "{notes}");
     host.assert_nothing_left();
 }
 
@@ -26,6 +26,6 @@ fn a_limit_of_memory_ends_it() {
     let words = ["bench", "density", "-n", "3", "--limit-memory", "0", "--mode", "host", "busybox"];
     let outcome = host.run(&words);
     outcome.assert_clean();
-    assert!(outcome.text().contains("host: 1 containers; then they had taken"), "{outcome}");
+    assert!(outcome.text().contains("host: 1 in all; then they had taken"), "{outcome}");
     host.assert_nothing_left();
 }
