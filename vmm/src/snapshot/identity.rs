@@ -1,31 +1,11 @@
 //! What a machine is and where it ran: a saved machine goes on only as the same machine on the same kind of host.
 
-use std::{
-    arch::x86_64::{__cpuid_count, CpuidResult},
-    fmt, fs,
-    os::unix::fs::MetadataExt,
-    path::Path,
-};
+use std::{fmt, fs, os::unix::fs::MetadataExt, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{api::Backend, kvm::Detected};
+use crate::{api::Backend, arch::current::processor::Processor, kvm::Detected};
 
-/// CPUID leaves and subleaves that say what a processor can do, and the registers of them (EAX, EBX, ECX, EDX) that are the same on
-/// all of a host's processors (Intel SDM, volume 2, CPUID; AMD APM, volume 3, appendix E).
-const LEAVES: [(u32, u32, [bool; 4]); 10] = [
-    (0x1, 0, [true, false, true, true]),
-    (0x7, 0, [true, true, true, true]),
-    (0x7, 1, [true, true, false, true]),
-    (0xd, 0, [true, false, true, true]),
-    (0xd, 1, [true, false, true, true]),
-    (0x14, 0, [true, true, true, false]),
-    (0x19, 0, [true, true, true, false]),
-    (0x8000_0001, 0, [false, false, true, true]),
-    (0x8000_0007, 0, [false, false, false, true]),
-    (0x8000_0008, 0, [true, true, false, false]),
-];
-const EXTENDED: u32 = 0x8000_0000;
 const MODULES: [&str; 3] = ["kvm_intel", "kvm_amd", "kvm_pvm"];
 
 /// All of it.
@@ -74,16 +54,6 @@ pub struct Place {
     pub modules: String,
     /// The processor.
     pub processor: Processor,
-}
-
-/// A processor's model and features.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Processor {
-    vendor: String,
-    /// Family, model and stepping, as CPUID has them.
-    signature: u32,
-    /// The registers of [`LEAVES`], with zeros for those that do not count.
-    features: Vec<[u32; 4]>,
 }
 
 /// What kind of KVM a machine ran on.
@@ -149,53 +119,6 @@ fn modules(directory: &Path) -> String {
     if loaded.is_empty() { "none".to_owned() } else { loaded.join(" ") }
 }
 
-/// What CPUID says; every x86-64 processor has it.
-#[allow(unused_unsafe, reason = "it is safe to call since Rust 1.94")]
-fn cpuid(leaf: u32, subleaf: u32) -> CpuidResult {
-    // SAFETY: the instruction exists on every x86-64 processor and only fills registers.
-    unsafe { __cpuid_count(leaf, subleaf) }
-}
-
-impl Processor {
-    /// The one that executes this.
-    #[must_use]
-    pub fn here() -> Self {
-        let first = cpuid(0, 0);
-        let extended = cpuid(EXTENDED, 0);
-        let vendor = [first.ebx, first.edx, first.ecx].map(u32::to_le_bytes).concat();
-        let features = LEAVES
-            .map(|(leaf, subleaf, counts)| {
-                let last = if leaf >= EXTENDED { extended.eax } else { first.eax };
-                if leaf > last {
-                    return [0; 4];
-                }
-                let found = cpuid(leaf, subleaf);
-                let mut registers = [found.eax, found.ebx, found.ecx, found.edx];
-                for (register, counts) in registers.iter_mut().zip(counts) {
-                    *register = if counts { *register } else { 0 };
-                }
-                registers
-            })
-            .to_vec();
-        let signature = features.first().map_or(0, |[eax, ..]| *eax);
-        Self { vendor: String::from_utf8_lossy(&vendor).into_owned(), signature, features }
-    }
-
-    /// Family, model and stepping, each with its extension.
-    fn model(&self) -> String {
-        let field = |shift: u32, mask: u32| (self.signature >> shift) & mask;
-        let mut family = field(8, 0xf);
-        let mut model = field(4, 0xf);
-        if family == 0xf {
-            family += field(20, 0xff);
-        }
-        if family >= 6 {
-            model |= field(16, 0xf) << 4;
-        }
-        format!("{} family {family} model {model} stepping {}", self.vendor, field(0, 0xf))
-    }
-}
-
 impl Kind {
     /// Whether it is the one that is asked for. Which one there is follows from KVM's modules, which are the same.
     ///
@@ -257,20 +180,10 @@ impl Identity {
         differ("the devices", list(&was.devices), list(&is.devices))?;
         differ("the host's kernel", &self.host.kernel, &here.host.kernel)?;
         differ("the host's KVM modules", &self.host.modules, &here.host.modules)?;
-        self.host.processor.check(&here.host.processor)
-    }
-}
-
-impl Processor {
-    fn check(&self, here: &Self) -> Result<(), Difference> {
-        differ("the host's processor", self.model(), here.model())?;
-        let features =
-            |of: &Self, index: usize| of.features.get(index).copied().unwrap_or_default();
-        for (index, (leaf, subleaf, _)) in LEAVES.iter().enumerate() {
-            let words = |of| format!("of CPUID {leaf:#x}.{subleaf} = {:x?}", features(of, index));
-            differ("processor features", words(self), words(here))?;
+        match self.host.processor.difference(&here.host.processor) {
+            None => Ok(()),
+            Some((what, saved, here)) => Err(Difference::new(what, &saved, here)),
         }
-        Ok(())
     }
 }
 
@@ -278,7 +191,20 @@ fn differ<T: PartialEq + ToString>(what: &'static str, was: T, is: T) -> Result<
     if was == is {
         return Ok(());
     }
-    Err(Difference { what, saved: was.to_string(), here: is.to_string() })
+    Err(Difference::new(what, &was.to_string(), is.to_string()))
+}
+
+impl Difference {
+    /// What was `saved` is a file's words: a line of them is shown, and no more than a line's length.
+    fn new(what: &'static str, saved: &str, here: String) -> Self {
+        const SHOWN: usize = 400;
+        let printable = |c: char| if c.is_control() { '?' } else { c };
+        let mut shown: String = saved.chars().map(printable).take(SHOWN).collect();
+        if shown.len() < saved.len() {
+            shown.push_str(" ...");
+        }
+        Self { what, saved: shown, here }
+    }
 }
 
 fn there<T>(file: &Option<T>) -> &'static str {

@@ -71,6 +71,16 @@ fn each_difference_is_named_with_both_sides() {
     }
 }
 
+#[test]
+fn what_a_file_says_is_shown_on_one_short_line() {
+    let mut saved = sample().identity;
+    let here = saved.clone();
+    saved.host.kernel = format!("6.1\n\x1b[31m{}", "x".repeat(1 << 20));
+    let line = saved.check(&here).unwrap_err().to_string();
+    assert!(line.contains("6.1??[31mxxx") && line.contains("xxx ..."), "{line}");
+    assert!(line.len() < 1000 && !line.chars().any(char::is_control), "{line}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
