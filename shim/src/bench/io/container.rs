@@ -85,10 +85,15 @@ impl Container {
         let volume = |host: &Path, place: &str, mode: &str| {
             format!("--volume={}:{place}:{mode}", host.display())
         };
+        // No step is to pay for what a clone takes over of its template when it first needs it.
+        let own_boot: &[&str] = match isolation {
+            Isolation::Vm => &["--template", "never"],
+            Isolation::Host => &[],
+        };
         let child = Command::new(&program)
             .args(["run", "--rm", "--interactive", "--name", &name])
-            .args(["--isolation", isolation.name(), "--template", "never"])
-            .args(["--user", "0", "--workdir", "/"])
+            .args(["--isolation", isolation.name(), "--user", "0", "--workdir", "/"])
+            .args(own_boot)
             .arg(volume(making.scout, PLACE, "ro"))
             .arg(volume(&making.share.join(isolation.name()), SHARE, "rw"))
             .args(["--entrypoint", &format!("{PLACE}/scout"), making.image, "io"])
