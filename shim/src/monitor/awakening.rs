@@ -1,8 +1,8 @@
-//! Clones: what one gets before anything else, and the boot instead of one that fails before its agent's first answer.
+//! Clones: what one gets before anything else, and the boot instead of one that fails before its container is made.
 
 use std::time::Instant;
 
-use bulkhead_protocol::{Awaken, Call, Failure, Reply};
+use bulkhead_protocol::{Awaken, Call, Failure, FailureKind, Reply};
 use rustix::{
     event::epoll::EventFlags,
     io::Errno,
@@ -100,15 +100,18 @@ impl Monitor<'_> {
         Ok(())
     }
 
-    /// Boots the machine of which a clone has failed, unless it was awake already or nothing but a clone is wanted.
+    /// Boots the machine of which a clone has failed, unless its container was made already or nothing but a clone is wanted.
+    /// What the guest's kernel refuses may be the clone's fault; what the container asks for in vain is refused once.
     pub(super) fn boot_instead(&mut self, fault: Fault) -> Result<(), Fault> {
+        let refused = matches!(&fault, Fault::Refused(why) if why.kind == FailureKind::System);
         let lost =
             matches!(fault, Fault::Ended(_) | Fault::Agent(_) | Fault::Timeout(_) | Fault::Vmm(_));
-        let Some(template) = &self.plan.template else { return Err(fault) };
-        if !lost || !matches!(self.awakening.state, State::Asleep) {
+        let early = matches!(self.phase, Phase::Booting | Phase::Creating);
+        let Some(Template { key, required, .. }) = &self.plan.template else { return Err(fault) };
+        if !(lost || refused && !required) || !early || matches!(self.awakening.state, State::Boot)
+        {
             return Err(fault);
         }
-        let Template { key, required, .. } = template;
         if *required {
             return Err(Fault::Clone { key: key.short().to_owned(), why: fault.to_string() });
         }
@@ -120,6 +123,7 @@ impl Monitor<'_> {
         self.awakening.warnings.push(line);
         self.awakening.state = State::Boot;
         self.owed.clear();
+        self.early_streams.clear();
         self.agent_gone = None;
         self.phase = Phase::Booting;
         self.poll.remove(self.machine.wake());

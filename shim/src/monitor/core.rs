@@ -128,6 +128,8 @@ pub(super) struct Monitor<'a> {
     pub(super) boot_deadline: Instant,
     pub(super) agent_gone: Option<(Instant, String)>,
     pub(super) awakening: Awakening,
+    /// Streams of a container that is not made yet.
+    pub(super) early_streams: BTreeMap<Token, UnixStream>,
     admitted: Admitted,
 }
 
@@ -248,6 +250,7 @@ impl<'a> Monitor<'a> {
             boot_deadline: Instant::now() + plan.boot_timeout,
             agent_gone: None,
             awakening: Awakening::of(plan),
+            early_streams: BTreeMap::new(),
             admitted,
         })
     }
@@ -488,6 +491,9 @@ impl<'a> Monitor<'a> {
         }
         self.timeline.pass(Step::Created);
         self.phase = Phase::Created;
+        for (token, stream) in std::mem::take(&mut self.early_streams) {
+            self.stream(token, stream)?;
+        }
         self.write_timeline();
         if self.plan.terminal {
             self.resize();
@@ -510,6 +516,12 @@ impl<'a> Monitor<'a> {
     }
 
     fn stream(&mut self, token: Token, stream: UnixStream) -> Result<(), Fault> {
+        // A machine that is given up for another one has taken nothing of the caller's.
+        let early = matches!(self.phase, Phase::Booting | Phase::Creating);
+        if early && matches!(token, MAIN | ERROR) {
+            self.early_streams.insert(token, stream);
+            return Ok(());
+        }
         let joined = match token {
             MAIN => {
                 let input = stream.try_clone().and_then(|stream| {

@@ -7,7 +7,7 @@
 //!    +------ any fault -------+---> nothing left  +------------------+--> draining -> syncing -> over
 //! ```
 //!
-//! A clone is creating as soon as its agent's connection is there; a fault before the agent's first answer makes it booting.
+//! A clone is creating as soon as its agent's connection is there; a fault before it is created makes it booting.
 //!
 //! One event loop owns all of it: the VMM, the agent, the clients of its socket, signals. Threads only copy the
 //! container's standard streams and read what the VMM says.
