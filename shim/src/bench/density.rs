@@ -23,6 +23,9 @@ const RESERVE: u64 = 20;
 /// Containers do nothing for so long before they are looked at.
 const SETTLE: Duration = Duration::from_secs(2);
 
+/// Their processor time is looked at for so long.
+const WINDOW: Duration = Duration::from_secs(10);
+
 /// What is wanted.
 #[derive(Debug)]
 pub struct Options {
@@ -117,12 +120,13 @@ impl<'a> Crowd<'a> {
             }
             let took = milliseconds(now().saturating_sub(begin));
             group.add(&START, &runtime.key, took);
-            let taken = before.saturating_sub(host::available());
-            group.add(&TAKEN, &runtime.key, float(taken));
-            self.taken.push(float(taken));
+            // Less than nothing when others gave back more.
+            let taken = float(before) - float(host::available());
+            group.add(&TAKEN, &runtime.key, taken);
+            self.taken.push(taken);
             steps.done();
-            if options.memory.is_some_and(|limit| taken >= limit) {
-                return Ok(format!("then they had taken {}", Unit::Bytes.show(float(taken))));
+            if options.memory.is_some_and(|limit| taken >= float(limit)) {
+                return Ok(format!("then they had taken {}", Unit::Bytes.show(taken)));
             }
         }
         Ok("as many as were asked for".into())
@@ -131,7 +135,7 @@ impl<'a> Crowd<'a> {
     /// What each holds and costs, and what one more does.
     fn look(&self, runtime: &Runtime, group: &mut Group) -> Result<Vec<String>, BenchError> {
         pause(SETTLE)?;
-        let samples = Idle::measure_all(&self.all)?;
+        let samples = Idle::measure_all(&self.all, WINDOW)?;
         let mut share = 0.0;
         for sample in &samples {
             sample.add_to(group, &runtime.key);

@@ -72,17 +72,17 @@ impl<'a> Idle<'a> {
     /// [`BenchError::Interrupted`].
     pub fn measure(&self, settle: Duration) -> Result<Sample, BenchError> {
         pause(settle)?;
-        let samples = Self::measure_all(std::slice::from_ref(self))?;
+        let samples = Self::measure_all(std::slice::from_ref(self), WINDOW)?;
         samples.into_iter().next().ok_or_else(|| self.runtime.invalid("it is gone"))
     }
 
-    /// Looks at several for a second.
+    /// Looks at several for so long.
     ///
     /// # Errors
     /// [`BenchError::Interrupted`].
-    pub fn measure_all(all: &[Self]) -> Result<Vec<Sample>, BenchError> {
+    pub fn measure_all(all: &[Self], window: Duration) -> Result<Vec<Sample>, BenchError> {
         let before: Vec<_> = all.iter().map(|one| (one.processor(), Instant::now())).collect();
-        pause(WINDOW)?;
+        pause(window)?;
         let shares: Vec<f64> = all
             .iter()
             .zip(before)
@@ -120,7 +120,7 @@ impl<'a> Idle<'a> {
     #[must_use]
     pub fn group(key: &str, title: &str) -> Group {
         let about = "PSS divides what several processes share among them (/proc/PID/smaps_rollup); all processes of the container on the host are counted. Guest memory is the VMM's mapping of it: \
-                     touched is what is there, its own is what no other clone of its template has. Processor time is that of all their threads (/proc/PID/task/TID/schedstat) over a second, a second after the start.";
+                     touched is what is there, its own is what no other clone of its template has. Processor time is that of all their threads (/proc/PID/task/TID/schedstat), a while after the start.";
         let mut group = Group::new(key, title, about);
         let measures = [PSS, PRIVATE].map(|quantity| quantity.key.to_owned()).into();
         group.plots = vec![Plot::Bars { title: "Memory".into(), measures }];

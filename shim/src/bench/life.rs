@@ -1,6 +1,6 @@
 //! One container from request to removal, measured, and the proof that the figures are of what they are said to be.
 
-use std::{collections::BTreeMap, fs, time::Duration};
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use super::{
     BenchError, process,
@@ -131,6 +131,7 @@ fn inside(life: &Life, at: u64) -> Result<(), String> {
 fn is_what_it_should_be(kind: &Kind, record: &Record) -> Result<(), String> {
     match (kind, &record.template) {
         (Kind::Clone { templates }, Some(seen)) => {
+            only_one(templates)?;
             let nonce = planted(&templates.join(&seen.key).join("template.json"))?;
             if seen.nonce.as_deref() == Some(&nonce) {
                 return Ok(());
@@ -144,8 +145,21 @@ fn is_what_it_should_be(kind: &Kind, record: &Record) -> Result<(), String> {
     }
 }
 
+/// The bench's template is still the only one: no start of a clone had to make another.
+fn only_one(templates: &Path) -> Result<(), String> {
+    let entries = fs::read_dir(templates).into_iter().flatten();
+    let made = entries.filter(|entry| {
+        entry.as_ref().is_ok_and(|entry| entry.path().join("template.json").exists())
+    });
+    if made.count() > 1 {
+        let why = "another template was made: the kernel, the agent or the VMM was replaced";
+        return Err(format!("{why} while the bench ran"));
+    }
+    Ok(())
+}
+
 /// The nonce in a template's description.
-fn planted(path: &std::path::Path) -> Result<String, String> {
+fn planted(path: &Path) -> Result<String, String> {
     let unreadable = |why: String| format!("its template {}: {why}", path.display());
     let text = fs::read(path).map_err(|error| unreadable(error.to_string()))?;
     let value: serde_json::Value =
@@ -223,6 +237,11 @@ mod tests {
         }
         assert!(is_what_it_should_be(&clone, &Record::default()).unwrap_err().contains("booted"));
         assert!(is_what_it_should_be(&Kind::Cold, &seen(json!(nonce))).is_err());
+        fs::create_dir(dir.path().join("other")).unwrap();
+        fs::write(dir.path().join("other/template.json"), "{}").unwrap();
+        let twice = is_what_it_should_be(&clone, &seen(json!(nonce)));
+        assert!(twice.unwrap_err().contains("replaced while the bench ran"));
+        fs::remove_dir_all(dir.path().join("other")).unwrap();
         fs::write(&file, "{}").unwrap();
         assert!(is_what_it_should_be(&clone, &seen(json!(nonce))).is_err());
     }
