@@ -51,6 +51,7 @@ fn a_browser_shows_the_page_in_light_and_in_dark() {
         "<h1>Start-up of busybox",
         "program's first instruction",
         "vm, cold",
+        "vm, clone",
         "runc",
         "guest-kernel instructions",
         "transparent huge pages",
