@@ -164,12 +164,15 @@ impl Open<'_> {
         })
     }
 
-    /// Says what takes the memory of an entry.
+    /// Says what takes the memory of an entry. It may be gone, when another VMM had it that has ended.
     pub(super) fn taken_by(&self, entry: &mut Entry, vmm: Identity) -> Result<(), AdmissionError> {
         let before = entry.name();
         entry.vmm = Some(vmm);
         let (directory, name) = (&self.ledger.directory, entry.name());
-        renameat(directory, &before, directory, &name).map_err(self.ledger.failed("make", &name))
+        match renameat(directory, &before, directory, &name) {
+            Err(Errno::NOENT) => self.add(entry),
+            renamed => renamed.map_err(self.ledger.failed("make", &name)),
+        }
     }
 
     /// Removes an entry. It may be gone already.

@@ -161,7 +161,11 @@ fn what_a_machine_has_taken_is_not_counted_twice() {
     admitted.taken_by(Some(vmm.identity())).unwrap();
     assert!(admission.note(fourth.identity(), promise, small, None).is_err());
     drop(vmm);
-    assert!(admission.note(fourth.identity(), promise, small, None).is_ok());
+    drop(admission.note(fourth.identity(), promise, small, None).unwrap());
+    // Unless another one takes its place.
+    let another = Process::new();
+    admitted.taken_by(Some(another.identity())).unwrap();
+    assert!(admission.note(fourth.identity(), promise, small, None).is_err());
 }
 
 #[test]
