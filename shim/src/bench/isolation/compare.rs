@@ -81,7 +81,7 @@ pub(super) fn same_kernel(seen: &Seen, host: &Seen) -> bool {
 }
 
 fn visible(columns: &[Column], host: &Seen) -> Group {
-    let about = "! marks what is the host's. A canary is something that the bench has put on the host to be looked for.";
+    let about = "Marked is what is the host's. A canary is something that the bench has put on the host to be looked for.";
     let mut group = Group::new("seen", "What it can see", about);
     for (key, name, ask) in ROWS {
         group.findings.push(finding(key, name, columns, |column| {
@@ -92,7 +92,7 @@ fn visible(columns: &[Column], host: &Seen) -> Group {
 }
 
 fn attempts(columns: &[Column], host: &Seen) -> Group {
-    let about = "! HOST: it got through to the host, or to code of the host's kernel that is behind the attempt. guest only: it got through to \
+    let about = "HOST: it got through to the host, or to code of the host's kernel that is behind the attempt. guest only: it got through to \
                  a kernel that is not the host's. own: to what only the container has. Every attempt stops short of doing anything.";
     let mut group = Group::new("attempts", "What it can reach", about);
     for attempt in ATTEMPTS {

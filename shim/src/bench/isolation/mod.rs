@@ -219,6 +219,9 @@ impl Place<'_> {
             (Profile::Default, Isolation::Vm) => {
                 "root in a microVM's container, as `bulkhead run` makes it"
             }
+            (Profile::Default, Isolation::Host) if self.runtime.key != Isolation::Host.name() => {
+                "a peer: the same configuration as that of host"
+            }
             (Profile::Default, Isolation::Host) => {
                 "root in a container on the host's kernel, as `bulkhead run --isolation host` makes it"
             }
