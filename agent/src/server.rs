@@ -175,7 +175,9 @@ impl Server {
                 self.processes.remove(&container);
                 Ok(Reply::Done)
             }
-            Call::Prepare(prepare) => self.template.prepare(&self.link, &self.platform, *prepare),
+            Call::Prepare(prepare) => {
+                self.template.prepare(&self.link, &self.platform, &mut self.shares, *prepare)
+            }
             Call::Awaken(awaken) => self.template.awaken(&self.link, &awaken),
             // Everything has ended by now.
             Call::Shutdown => Ok(Reply::Done),

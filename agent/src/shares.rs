@@ -3,7 +3,11 @@
 use std::collections::BTreeSet;
 
 use bulkhead_protocol::{Failure, SHARES};
-use rustix::{fs::Mode, io::Errno, mount::MountFlags};
+use rustix::{
+    fs::Mode,
+    io::Errno,
+    mount::{MountFlags, MountPropagationFlags},
+};
 
 use crate::{
     answer::{invalid, system},
@@ -17,9 +21,29 @@ const MAX_SHARES: usize = 64;
 
 /// Those that are mounted.
 #[derive(Debug, Default)]
-pub(crate) struct Shares(BTreeSet<String>);
+pub(crate) struct Shares {
+    mounted: BTreeSet<String>,
+    /// Processes that have been made ahead see those that are mounted later.
+    announced: bool,
+}
 
 impl Shares {
+    /// Has mount namespaces that are made from now on see what is mounted later.
+    pub(crate) fn announce(&mut self) -> Result<(), Failure> {
+        if self.announced {
+            return Ok(());
+        }
+        let announce = || {
+            make(SHARES)?;
+            let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+            rustix::mount::mount("tmpfs", SHARES, "tmpfs", flags, c"mode=700")?;
+            rustix::mount::mount_change(SHARES, MountPropagationFlags::SHARED)
+        };
+        announce().map_err(|errno| system(format!("cannot share {SHARES}: {errno}")))?;
+        self.announced = true;
+        Ok(())
+    }
+
     /// Mounts those that are not mounted yet.
     pub(crate) fn mount(&mut self, tags: &[String]) -> Result<(), Failure> {
         for tag in tags {
@@ -34,31 +58,39 @@ impl Shares {
                 let why = "only a guest has virtio-fs devices";
                 return Err(invalid(format!("share {tag} cannot be mounted: {why}")));
             }
-            if self.0.contains(tag) {
+            if self.mounted.contains(tag) {
                 continue;
             }
-            if self.0.len() >= MAX_SHARES {
+            if self.mounted.len() >= MAX_SHARES {
                 return Err(invalid(format!("{MAX_SHARES} shares are mounted already")));
             }
-            mount(tag).map_err(|errno| match errno {
+            self.mount_one(tag).map_err(|errno| match errno {
                 Errno::INVAL => {
                     invalid(format!("the guest has no virtio-fs device with the tag {tag}"))
                 }
                 errno => system(format!("cannot mount share {tag}: {errno}")),
             })?;
-            self.0.insert(tag.clone());
+            self.mounted.insert(tag.clone());
+        }
+        Ok(())
+    }
+
+    fn mount_one(&self, tag: &str) -> Result<(), Errno> {
+        let on = format!("{SHARES}/{tag}");
+        make(SHARES)?;
+        make(&on)?;
+        rustix::mount::mount(tag, &*on, "virtiofs", MountFlags::empty(), None)?;
+        if self.announced {
+            // It has been announced; nothing in a container may be its peer.
+            rustix::mount::mount_change(&*on, MountPropagationFlags::PRIVATE)?;
         }
         Ok(())
     }
 }
 
-fn mount(tag: &str) -> Result<(), Errno> {
-    let on = format!("{SHARES}/{tag}");
-    for directory in [SHARES, &on] {
-        match rustix::fs::mkdir(directory, Mode::from_raw_mode(0o700)) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(errno),
-        }
+fn make(directory: &str) -> Result<(), Errno> {
+    match rustix::fs::mkdir(directory, Mode::from_raw_mode(0o700)) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(errno) => Err(errno),
     }
-    rustix::mount::mount(tag, &*on, "virtiofs", MountFlags::empty(), None)
 }

@@ -15,6 +15,7 @@ use rustix::{
 use crate::{
     answer::{Answer, failure, invalid, system},
     link::Link,
+    shares::Shares,
 };
 
 /// Bytes of a seed and of a nonce.
@@ -39,6 +40,7 @@ impl Template {
         &mut self,
         link: &Link,
         platform: &Platform,
+        shares: &mut Shares,
         prepare: Prepare<Spec>,
     ) -> Answer {
         only_in_a_guest(link)?;
@@ -48,6 +50,8 @@ impl Template {
         }
         self.random = Some(open_random()?);
         if let Some(spec) = spec {
+            shares.announce()?;
+            self.spare = None;
             self.spare = Spare::make(platform, &spec).map_err(failure)?;
         }
         self.nonce = Some(nonce);

@@ -7,6 +7,7 @@
 mod support;
 
 use std::{
+    fs,
     io::{Read, Write},
     net::Shutdown,
     path::PathBuf,
@@ -19,7 +20,7 @@ use bulkhead_protocol::{
 };
 use bulkhead_vmm::api::{End, Mark};
 use serde_json::{Value, json};
-use support::{Agent, Guest, all, erofs, ext4, make_root, parts, process, shell};
+use support::{Agent, Guest, Origin, all, erofs, ext4, make_root, parts, process, shell};
 
 fn layers(upper: Upper) -> Root {
     Root::Layers { lower: Lower::Erofs { device: PathBuf::from("/dev/vda") }, upper }
@@ -180,6 +181,75 @@ fn a_container_that_was_made_ahead() {
     assert_eq!(agent.power_off().0, End::PowerOff);
 }
 
+fn awaken(seed: u8) -> Call {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let realtime_ns = now.as_nanos().try_into().unwrap();
+    Call::Awaken(Awaken { seed: format!("{seed:02x}").repeat(64), realtime_ns })
+}
+
+/// Clones of one template differ in all that is random, and have the time; they run containers from disks and from a share.
+#[test]
+fn clones() {
+    let Some(parts) = parts() else { return };
+    let nonce = "0123456789abcdef".repeat(2);
+    let expected = Prepare { nonce: nonce.clone(), spec: Some(shell("true")) };
+    let template = Agent::template(parts.clone(), expected);
+    let root = make_root(template.dir.path().join("root"));
+    let lower = template.dir.path().join("lower");
+    erofs(&root, &lower);
+    let script = "cat /proc/sys/kernel/random/boot_id /proc/sys/kernel/random/uuid; head -c 16 /dev/urandom | md5sum; \
+        date +%s; cat /in-root";
+    fs::write(root.join("in-root"), "shared\n").unwrap();
+    let mut seen = std::collections::BTreeSet::new();
+    for seed in 0..2 {
+        let upper = template.dir.path().join(format!("upper{seed}"));
+        ext4(&upper, &template.dir.path().join(format!("content{seed}")));
+        let disks = [lower.clone(), upper];
+        let mut agent = Agent::clone_of(&template, parts.clone(), &disks, Some(&root));
+        let mut steps = vec![("restored", agent.guest().settle())];
+        // The same bytes for both: the virtual machines still differ in what their kernels have gathered.
+        let reply = agent.call(awaken(seed)).unwrap();
+        assert!(matches!(reply, Reply::Awake { nonce: Some(said) } if said == nonce));
+        steps.push(("awake", agent.guest().settle()));
+        let stdio = Stdio { main: Some(1), stdin: false, stderr: Some(2) };
+        let (from, shares) = if seed == 0 {
+            let upper = Upper::Ext4 { device: PathBuf::from("/dev/vdb") };
+            (layers(upper), Vec::new())
+        } else {
+            let path = PathBuf::from("/run/bulkhead/shares/root/root");
+            (Root::Directory { path }, vec!["root".to_owned()])
+        };
+        let create = Create {
+            container: "c".to_owned(),
+            spec: shell(script),
+            root: from,
+            stdio,
+            shares,
+            bundle: String::new(),
+        };
+        agent.call(Call::Create(Box::new(create))).unwrap();
+        steps.push(("created", agent.guest().settle()));
+        agent.start_container("c").unwrap();
+        let mut out = String::new();
+        agent.stream(1).read_to_string(&mut out).unwrap();
+        let lines: Vec<_> = out.lines().collect();
+        assert_eq!(lines.len(), if seed == 0 { 4 } else { 5 }, "{out}");
+        for line in &lines[..3] {
+            assert!(seen.insert((*line).to_owned()), "{line} was there before");
+        }
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        assert!(now.as_secs().abs_diff(lines[3].parse().unwrap()) < 60, "{out}");
+        let (end, guest) = agent.power_off();
+        assert_eq!(end, End::PowerOff);
+        steps.push(("first instruction", guest.at(Mark::ContainerExec)));
+        let mut before = 0;
+        for (step, count) in steps {
+            println!("guest-kernel instructions, clone {seed}, {step}: {}", count - before);
+            before = count;
+        }
+    }
+}
+
 #[test]
 fn a_monitor_that_goes_away_ends_the_guest() {
     let Some(mut agent) = boot() else { return };
@@ -194,7 +264,7 @@ fn a_monitor_that_goes_away_ends_the_guest() {
 fn nobody_to_connect_to_is_a_panic() {
     let Some(parts) = parts() else { return };
     let dir = tempfile::TempDir::new().unwrap();
-    let mut guest = Guest::boot(parts, &dir.path().join("agent"), &[]);
+    let mut guest = Guest::start(parts, &dir.path().join("agent"), &[], None, Origin::Boot);
     assert_eq!(guest.end(), End::Panic);
 }
 

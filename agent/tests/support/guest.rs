@@ -1,10 +1,15 @@
 //! The same agent as the first process of a guest.
 
-use std::{env, fs, path::Path, process::Stdio};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 
 use bulkhead_vmm::api::{
-    Backend, Disk, End, FromVmm, Mark, Messages, RequestKind, Response, SerialOutput, VmConfig,
-    Vmm, Vsock,
+    Backend, Cache, Disk, End, FromVmm, Mark, Messages, RequestKind, Response, SerialOutput, Share,
+    ShareEntry, SnapshotFiles, VmConfig, Vmm, Vsock,
 };
 
 /// A machine, and what its VMM has told of it.
@@ -25,9 +30,43 @@ pub fn parts() -> Option<[String; 3]> {
     Some(parts.map(Result::unwrap))
 }
 
+/// What a machine has to do with others of its kind.
+pub enum Origin {
+    /// It boots.
+    Boot,
+    /// It boots, and is to be saved into these files.
+    Template(SnapshotFiles),
+    /// It goes on from these files.
+    Clone(SnapshotFiles),
+}
+
 impl Guest {
-    pub fn boot([vmm, kernel, initrd]: [String; 3], vsock: &Path, disks: &[&Path]) -> Self {
+    /// `disks`: the files of each; the first is read-only. `shared`: a directory of the host, as `root` in the share of
+    /// the same name.
+    pub fn start(
+        [vmm, kernel, initrd]: [String; 3],
+        vsock: &Path,
+        disks: &[Vec<PathBuf>],
+        shared: Option<&Path>,
+        origin: Origin,
+    ) -> Self {
         let serial = env::var("BULKHEAD_SERIAL").ok();
+        let entry = |path: &Path| ShareEntry {
+            name: "root".to_owned(),
+            path: path.to_owned(),
+            read_only: false,
+        };
+        let root = Share {
+            tag: "root".to_owned(),
+            cache: Cache::Auto,
+            entries: shared.into_iter().map(entry).collect(),
+        };
+        let boots = matches!(origin, Origin::Boot);
+        let (snapshot, restore) = match origin {
+            Origin::Boot => (None, None),
+            Origin::Template(files) => (Some(files), None),
+            Origin::Clone(files) => (None, Some(files)),
+        };
         let config = VmConfig {
             kernel: kernel.into(),
             initrd: Some(initrd.into()),
@@ -37,19 +76,19 @@ impl Guest {
             disks: disks
                 .iter()
                 .enumerate()
-                .map(|(number, file)| Disk {
+                .map(|(number, files)| Disk {
                     id: format!("disk{number}"),
-                    files: vec![file.to_path_buf()],
+                    files: files.clone(),
                     read_only: number == 0,
                 })
                 .collect(),
             vsock: Some(Vsock { cid: 3, path: vsock.to_owned() }),
-            shares: Vec::new(),
+            shares: if boots && shared.is_none() { Vec::new() } else { vec![root] },
             serial: serial.map(|file| SerialOutput::File(file.into())),
             backend: Backend::Auto,
-            balloon: false,
-            snapshot: None,
-            restore: None,
+            balloon: !boots,
+            snapshot,
+            restore,
         };
         let (vmm, messages) =
             Vmm::spawn(Path::new(&vmm), &config, Stdio::inherit(), Stdio::inherit()).unwrap();
@@ -69,23 +108,52 @@ impl Guest {
 
     /// Guest-kernel instructions that have been interpreted so far.
     pub fn count(&mut self) -> u64 {
-        let asked = self.vmm.request(RequestKind::Counters).unwrap();
+        match self.ask(RequestKind::Counters) {
+            Response::Counters(counters) => counters.instructions,
+            Response::Done => panic!("these are no counters"),
+        }
+    }
+
+    /// The same, once nothing more is done for the moment.
+    pub fn settle(&mut self) -> u64 {
+        let mut before = self.count();
+        loop {
+            std::thread::sleep(Duration::from_millis(100));
+            let now = self.count();
+            // A tick costs a few thousand.
+            if now - before < 10_000 {
+                return now;
+            }
+            before = now;
+        }
+    }
+
+    /// Saves the machine and ends it.
+    pub fn save(&mut self) {
+        self.settle();
+        self.ask(RequestKind::Snapshot);
+        self.ask(RequestKind::Stop);
+    }
+
+    fn ask(&mut self, what: RequestKind) -> Response {
+        let asked = self.vmm.request(what).unwrap();
         loop {
             match self.messages.next_message().unwrap() {
                 FromVmm::Mark { mark, instructions, .. } => self.marks.push((mark, instructions)),
-                FromVmm::Response { id, result } if id == asked => match result.unwrap() {
-                    Response::Counters(counters) => return counters.instructions,
-                    Response::Done => panic!("these are no counters"),
-                },
-                other => panic!("{other:?} is no counters"),
+                FromVmm::Response { id, result } if id == asked => return result.unwrap(),
+                other => panic!("{other:?} is no answer"),
             }
         }
     }
 
     /// Interpreted guest-kernel instructions between two marks.
     pub fn instructions(&self, from: Mark, to: Mark) -> u64 {
-        let at = |wanted| self.marks.iter().find(|(mark, _)| *mark == wanted).unwrap().1;
-        at(to) - at(from)
+        self.at(to) - self.at(from)
+    }
+
+    /// How many there were at a mark.
+    pub fn at(&self, wanted: Mark) -> u64 {
+        self.marks.iter().find(|(mark, _)| *mark == wanted).unwrap().1
     }
 }
 

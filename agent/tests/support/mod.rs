@@ -17,10 +17,10 @@ use std::{
 };
 
 use bulkhead_protocol::{
-    Call, Create, Exec, ExitStatus, Exited, Failure, MAX_FROM_AGENT, Message, ProcessInfo, Ready,
-    Reply, Request, Root, Stats, Stdio, StreamHello, Target, Token, read_frame, write_frame,
+    Call, Create, Exec, ExitStatus, Exited, Failure, MAX_FROM_AGENT, Message, Prepare, ProcessInfo,
+    Ready, Reply, Request, Root, Stats, Stdio, StreamHello, Target, Token, read_frame, write_frame,
 };
-use bulkhead_vmm::api::End;
+use bulkhead_vmm::api::{End, SnapshotFiles};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -28,7 +28,7 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 #[allow(unused_imports)]
-pub use guest::{Guest, erofs, ext4, parts};
+pub use guest::{Guest, Origin, erofs, ext4, parts};
 
 /// Where the agent runs.
 pub enum Place {
@@ -48,6 +48,10 @@ pub struct Agent {
     seq: u64,
     pub ready: Ready,
     pub dir: TempDir,
+}
+
+fn saved(dir: &Path) -> SnapshotFiles {
+    SnapshotFiles { state: dir.join("state"), memory: dir.join("memory") }
 }
 
 /// False, and a line that says so, where the tests cannot run.
@@ -73,11 +77,45 @@ impl Agent {
 
     /// Boots a guest; `disks` makes its disks in a directory.
     pub fn boot(parts: [String; 3], disks: impl FnOnce(&Path) -> Vec<PathBuf>) -> Self {
-        Self::launch(|dir, path| {
-            let disks = disks(dir);
-            let disks: Vec<_> = disks.iter().map(PathBuf::as_path).collect();
-            Place::Guest(Guest::boot(parts, path, &disks))
+        Self::launch(None, |dir, path| {
+            let disks: Vec<_> = disks(dir).into_iter().map(|file| vec![file]).collect();
+            Place::Guest(Guest::start(parts, path, &disks, None, Origin::Boot))
         })
+    }
+
+    /// Boots a guest with two empty drives and an empty share, has it prepared and saved; `files` are in its directory.
+    pub fn template(parts: [String; 3], prepare: Prepare) -> Self {
+        let mut agent = Self::launch(None, |dir, path| {
+            let disks = [Vec::new(), Vec::new()];
+            let origin = Origin::Template(saved(dir));
+            Place::Guest(Guest::start(parts, path, &disks, None, origin))
+        });
+        agent.call(Call::Prepare(Box::new(prepare))).unwrap();
+        agent.guest().save();
+        agent
+    }
+
+    /// A machine that goes on from a template, with these disks and this share.
+    pub fn clone_of(
+        template: &Self,
+        parts: [String; 3],
+        disks: &[PathBuf],
+        shared: Option<&Path>,
+    ) -> Self {
+        Self::launch(Some(template.ready.clone()), |_, path| {
+            let media = |number: usize| disks.get(number).cloned().into_iter().collect();
+            let origin = Origin::Clone(saved(template.dir.path()));
+            let disks: [Vec<_>; 2] = [media(0), media(1)];
+            Place::Guest(Guest::start(parts, path, &disks, shared, origin))
+        })
+    }
+
+    /// The machine.
+    pub fn guest(&mut self) -> &mut Guest {
+        match &mut self.place {
+            Place::Host(_) => panic!("a host process is no guest"),
+            Place::Guest(guest) => guest,
+        }
     }
 
     fn with(prefix: &[&str]) -> Self {
@@ -85,14 +123,15 @@ impl Agent {
         if let Ok(trace) = std::env::var("AGENT_TRACE") {
             words.splice(0..0, ["strace", "-f", "-o", &trace].map(str::to_owned));
         }
-        Self::launch(|_, path| {
+        Self::launch(None, |_, path| {
             let agent = env!("CARGO_BIN_EXE_bulkhead-agent");
             words.extend([agent.to_owned(), "--connect".to_owned(), path.display().to_string()]);
             Place::Host(Command::new(&words[0]).args(&words[1..]).spawn().unwrap())
         })
     }
 
-    fn launch(place: impl FnOnce(&Path, &Path) -> Place) -> Self {
+    /// `ready`: what the agent has said already.
+    fn launch(ready: Option<Ready>, place: impl FnOnce(&Path, &Path) -> Place) -> Self {
         let dir = TempDir::new().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let path = dir.path().join("agent");
@@ -102,10 +141,11 @@ impl Agent {
         let place = place(dir.path(), &path);
         let (mut control, _) = control.accept().unwrap();
         control.set_read_timeout(Some(PATIENCE)).unwrap();
-        let ready = match read_frame(&mut control, MAX_FROM_AGENT).unwrap() {
-            Message::Ready(ready) => ready,
-            other => panic!("{other:?} is not Ready"),
-        };
+        let ready =
+            ready.unwrap_or_else(|| match read_frame(&mut control, MAX_FROM_AGENT).unwrap() {
+                Message::Ready(ready) => ready,
+                other => panic!("{other:?} is not Ready"),
+            });
         let (sender, streams) = channel();
         thread::spawn(move || {
             while let Ok((mut stream, _)) = incoming.accept() {
@@ -327,10 +367,7 @@ impl Agent {
 
     /// Guest-kernel instructions that a guest has taken so far.
     pub fn instructions(&mut self) -> u64 {
-        match &mut self.place {
-            Place::Host(_) => panic!("a host process is no guest"),
-            Place::Guest(guest) => guest.count(),
-        }
+        self.guest().count()
     }
 
     /// Shuts a guest down and hears how it ended.
