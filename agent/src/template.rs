@@ -44,13 +44,14 @@ impl Template {
         prepare: Prepare<Spec>,
     ) -> Answer {
         only_in_a_guest(link)?;
-        let Prepare { nonce, spec } = prepare;
+        let Prepare { nonce, spec, shares: tags } = prepare;
         if digits::<NONCE>(&nonce).is_none() {
             return Err(invalid(format!("{nonce:?} is no nonce; 32 hexadecimal digits are")));
         }
         self.random = Some(open_random()?);
         if let Some(spec) = spec {
             shares.announce()?;
+            shares.mount(&tags)?;
             self.spare = None;
             self.spare = Spare::make(platform, &spec).map_err(failure)?;
         }

@@ -80,8 +80,9 @@ fn awakens(agent: &mut Agent) {
         other => panic!("{other:?}"),
     };
     assert_eq!(nonce(agent.call(awaken("0f")).unwrap()), None);
-    let prepare =
-        |nonce: &str| Call::Prepare(Box::new(Prepare { nonce: nonce.to_owned(), spec: None }));
+    let prepare = |nonce: &str| {
+        Call::Prepare(Box::new(Prepare { nonce: nonce.to_owned(), spec: None, shares: Vec::new() }))
+    };
     agent.call(prepare("0123")).unwrap_err();
     let digits = "0123456789abcdef".repeat(2);
     agent.call(prepare(&digits)).unwrap();
@@ -91,7 +92,7 @@ fn awakens(agent: &mut Agent) {
 }
 
 fn prepare(nonce: &str, spec: Option<Value>) -> Call {
-    Call::Prepare(Box::new(Prepare { nonce: nonce.to_owned(), spec }))
+    Call::Prepare(Box::new(Prepare { nonce: nonce.to_owned(), spec, shares: Vec::new() }))
 }
 
 /// What a container sees of itself.
@@ -192,7 +193,11 @@ fn awaken(seed: u8) -> Call {
 fn clones() {
     let Some(parts) = parts() else { return };
     let nonce = "0123456789abcdef".repeat(2);
-    let expected = Prepare { nonce: nonce.clone(), spec: Some(shell("true")) };
+    let expected = Prepare {
+        nonce: nonce.clone(),
+        spec: Some(shell("true")),
+        shares: vec!["root".to_owned()],
+    };
     let template = Agent::template(parts.clone(), expected);
     let root = make_root(template.dir.path().join("root"));
     let lower = template.dir.path().join("lower");

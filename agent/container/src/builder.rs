@@ -85,6 +85,11 @@ impl Platform {
         Ok(Self { cgroups: Cgroups::host()?, ..Self::new(scratch)? })
     }
 
+    /// The capabilities that a process of this specification gets.
+    pub(crate) fn sets(&self, process: &spec::Process) -> capability::Sets {
+        capability::Sets::new(process.capabilities.as_ref(), self.capabilities)
+    }
+
     /// The maker is the first process of a guest, and the kernel is the container's own.
     fn is_guest(&self) -> bool {
         self.owns_network
@@ -266,7 +271,7 @@ impl<'a> Builder<'a> {
         let mut init = plan(spec, linux, namespaces.clone(), root, platform, state.bundle())?;
         init.entry = entry;
         let spare = self.spare.filter(|_| share && entry == Entry::Pivot);
-        let mut ahead = spare.and_then(|spare| spare.take(spec, linux, &mut init));
+        let mut ahead = spare.and_then(|spare| spare.take(platform, spec, linux, &mut init));
         init.gate = gate.as_ref().map(AsRawFd::as_raw_fd);
         init.hooks = InitHooks {
             maker_has_some: by_maker.iter().any(|(hooks, _)| !hooks.is_empty()),
@@ -275,6 +280,9 @@ impl<'a> Builder<'a> {
             state: state.clone(),
             environment: process.env.clone(),
         };
+        if ahead.is_some() {
+            identity = identity.is_bounded();
+        }
         let (streams, mut descriptors) = streams(self.stdio, process);
         descriptors.extend(gate);
         let own_maps = namespaces.new_user().then_some(&namespaces.maps);

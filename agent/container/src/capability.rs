@@ -93,6 +93,18 @@ impl Sets {
         }
     }
 
+    /// Only what [`Sets::drop_bounding`] looks at.
+    pub(crate) fn only_bounding(&self) -> Self {
+        let none = CapabilitySet::empty();
+        Self {
+            bounding: self.bounding,
+            effective: none,
+            permitted: none,
+            inheritable: none,
+            ambient: none,
+        }
+    }
+
     /// A process with these sets can read and write the memory of others that it sees.
     pub(crate) fn can_trace(&self) -> bool {
         (self.bounding | self.permitted | self.inheritable).contains(CapabilitySet::SYS_PTRACE)

@@ -39,6 +39,8 @@ pub(crate) struct Identity {
     personality: Option<u32>,
     /// The process has the user and the groups already.
     same_user: bool,
+    /// The process has its bounding set of capabilities already.
+    bounded: bool,
 }
 
 impl Identity {
@@ -68,6 +70,7 @@ impl Identity {
             filter,
             personality: None,
             same_user: false,
+            bounded: false,
         })
     }
 
@@ -80,6 +83,11 @@ impl Identity {
     pub(crate) fn made_by_plain_root(self) -> Self {
         let same_user = self.uid == Uid::ROOT && self.gid == Gid::ROOT && self.groups.is_empty();
         Self { same_user, ..self }
+    }
+
+    /// For a process that was made ahead.
+    pub(crate) fn is_bounded(self) -> Self {
+        Self { bounded: true, ..self }
     }
 
     /// The limits, which are then somebody else's to set.
@@ -109,7 +117,9 @@ impl Identity {
                 .map_or(Ok(()), Filter::install)
                 .map_err(at("install", "linux.seccomp"))?;
         }
-        self.capabilities.drop_bounding()?;
+        if !self.bounded {
+            self.capabilities.drop_bounding()?;
+        }
         self.switch_user()?;
         self.capabilities.apply(false)?;
         umask(self.umask);

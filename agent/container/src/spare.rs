@@ -4,6 +4,7 @@
 //! without it.
 
 use std::{
+    collections::BTreeSet,
     ffi::c_void,
     os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd},
     path::PathBuf,
@@ -17,6 +18,7 @@ use rustix::{
 
 use crate::{
     builder::Platform,
+    capability::Sets,
     cgroup::{Cgroup, DeviceFilter},
     child::{self, Init, Job, Streams},
     clone::{self, Stack},
@@ -58,7 +60,8 @@ pub(crate) struct Group {
 /// All of a specification that has gone into a process which was made ahead.
 #[derive(Debug, PartialEq, Eq)]
 struct Likeness {
-    namespaces: Vec<Namespace>,
+    namespaces: BTreeSet<spec::NamespaceType>,
+    bounding: Sets,
     mounts: Vec<spec::Mount>,
     /// The nodes, when they are made ahead.
     devices: Option<Vec<Device>>,
@@ -76,6 +79,7 @@ struct Stage {
     mounts: Mounts,
     nodes: Option<Nodes>,
     hidden: Option<[Vec<String>; 2]>,
+    bounding: Sets,
     /// By the process: its numbers of the trees that it has made.
     trees: Vec<Option<RawFd>>,
     /// By its maker: what it becomes.
@@ -95,7 +99,12 @@ impl Drop for OwnedStage {
 
 impl Likeness {
     /// With the places of the mounts that are made ahead. `None` for a specification of which nothing can be.
-    fn of(spec: &Spec, linux: &Linux, mounts: &Mounts) -> Option<(Self, Vec<usize>)> {
+    fn of(
+        spec: &Spec,
+        linux: &Linux,
+        mounts: &Mounts,
+        platform: &Platform,
+    ) -> Option<(Self, Vec<usize>)> {
         let wanted =
             [spec::NamespaceType::Pid, spec::NamespaceType::Mount, spec::NamespaceType::Cgroup];
         let has = |kind| linux.namespaces.iter().any(|namespace| namespace.kind == kind);
@@ -116,7 +125,8 @@ impl Likeness {
         let hidden = [linux.readonly_paths.clone(), linux.masked_paths.clone()];
         let hides = nodes && hidden.iter().all(|paths| mounts.has_ahead(&places, paths));
         let likeness = Self {
-            namespaces: linux.namespaces.clone(),
+            namespaces: linux.namespaces.iter().map(|namespace| namespace.kind).collect(),
+            bounding: platform.sets(spec.process.as_ref()?).only_bounding(),
             mounts: places.iter().filter_map(|at| spec.mounts.get(*at)).cloned().collect(),
             devices: nodes.then(|| linux.devices.clone()),
             hidden: hides.then_some(hidden),
@@ -140,7 +150,9 @@ impl Spare {
         let linux = spec.linux.as_ref().unwrap_or(&fallback);
         let namespaces = Namespaces::new(linux)?;
         let mut mounts = Mounts::new(&spec.mounts, "", false)?;
-        let Some((likeness, places)) = Likeness::of(spec, linux, &mounts) else { return Ok(None) };
+        let Some((likeness, places)) = Likeness::of(spec, linux, &mounts, platform) else {
+            return Ok(None);
+        };
         let groups = platform.cgroups.as_ref().filter(|groups| groups.is_unified());
         let Some(cgroups) = groups.filter(|_| platform.share_memory) else { return Ok(None) };
         let filter = DeviceFilter::load(rules(linux))?;
@@ -168,8 +180,14 @@ impl Spare {
     }
 
     /// Takes the process for a container when it is what that wants, and leaves to `init` only what is still to do.
-    pub(crate) fn take(&mut self, spec: &Spec, linux: &Linux, init: &mut Init) -> Option<Self> {
-        let (likeness, places) = Likeness::of(spec, linux, &init.mounts)?;
+    pub(crate) fn take(
+        &mut self,
+        platform: &Platform,
+        spec: &Spec,
+        linux: &Linux,
+        init: &mut Init,
+    ) -> Option<Self> {
+        let (likeness, places) = Likeness::of(spec, linux, &init.mounts, platform)?;
         let waiting = self.0.take_if(|waiting| waiting.likeness == likeness)?;
         init.mounts.use_trees(&places, waiting.trees());
         init.made_ahead = true;
@@ -228,6 +246,7 @@ impl Waiting {
             mounts,
             nodes: likeness.devices.as_deref().map(Nodes::new),
             hidden: likeness.hidden.clone(),
+            bounding: likeness.bounding,
             trees: Vec::new(),
             job: std::ptr::null_mut(),
         };
@@ -344,6 +363,7 @@ impl Stage {
         drop(outside.go_back()?);
         rustix::mount::unmount(&stage, UnmountFlags::DETACH)
             .map_err(at("unmount", stage.display()))?;
+        self.bounding.drop_bounding()?;
         self.trees = trees.into_iter().map(|tree| tree.map(IntoRawFd::into_raw_fd)).collect();
         Ok(())
     }

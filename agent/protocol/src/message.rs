@@ -100,6 +100,9 @@ pub struct Prepare<S = Value> {
     pub nonce: String,
     /// A container like those to come: what can be made ahead is made from it. A container that differs is made all the same.
     pub spec: Option<S>,
+    /// Tags of virtio-fs devices that may be asked for ([`Create::shares`]), with nothing in them as yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shares: Vec<String>,
 }
 
 /// Arguments of [`Call::Awaken`].

@@ -174,7 +174,16 @@ pub fn ext4(image: &Path, content: &Path) {
     fs::create_dir_all(content.join("work")).unwrap();
     fs::File::create(image).unwrap().set_len(64 << 20).unwrap();
     let status = std::process::Command::new("mkfs.ext4")
-        .args(["-q", "-F", "-E", "lazy_itable_init=1", "-d"])
+        // As the store makes them.
+        .args([
+            "-q",
+            "-F",
+            "-O",
+            "^metadata_csum,^64bit,^resize_inode",
+            "-E",
+            "lazy_itable_init=1",
+            "-d",
+        ])
         .args([content, image])
         .status()
         .unwrap();

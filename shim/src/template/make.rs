@@ -217,7 +217,8 @@ impl Maker {
     /// Has the agent do ahead what it can.
     fn prepare(&mut self, nonce: &str) -> Result<(), TemplateError> {
         self.sequence += 1;
-        let prepare = Prepare { nonce: nonce.to_owned(), spec: Some(usual()?) };
+        let prepare =
+            Prepare { nonce: nonce.to_owned(), spec: Some(usual()?), shares: slots::tags() };
         let request =
             Request::<Value> { seq: self.sequence, call: Call::Prepare(Box::new(prepare)) };
         let Some((socket, _)) = &mut self.agent else { return Err(making("it has no agent")) };

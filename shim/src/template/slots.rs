@@ -51,6 +51,11 @@ fn shares() -> [Share; 2] {
     })
 }
 
+/// What its guest mounts of the shares ahead.
+pub(super) fn tags() -> Vec<String> {
+    shares().into_iter().map(|share| share.tag).collect()
+}
+
 /// The machine that becomes a template of this shape.
 pub(super) fn template(shape: &Shape, sockets: PathBuf, files: SnapshotFiles) -> VmConfig {
     VmConfig {

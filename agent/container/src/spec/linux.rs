@@ -79,7 +79,7 @@ pub struct IntelRdt {
 }
 
 /// A namespace.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 pub struct Namespace {
     /// Its type.
     #[serde(rename = "type")]
@@ -90,7 +90,7 @@ pub struct Namespace {
 }
 
 /// Types of namespaces (namespaces(7)).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NamespaceType {
     /// Process ids.
