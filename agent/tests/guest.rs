@@ -215,24 +215,21 @@ fn clones() {
         // The same bytes for both: the virtual machines still differ in what their kernels have gathered.
         let reply = agent.call(awaken(seed)).unwrap();
         assert!(matches!(reply, Reply::Awake { nonce: Some(said) } if said == nonce));
-        steps.push(("awake", agent.guest().settle()));
-        let stdio = Stdio { main: Some(1), stdin: false, stderr: Some(2) };
-        let (from, shares) = if seed == 0 {
+        let awake = agent.guest().settle();
+        steps.push(("awake", awake));
+        if seed == 0 {
+            std::thread::sleep(Duration::from_secs(10));
+            let idle = agent.instructions();
+            println!("guest-kernel instructions, clone, 10 seconds of idleness: {}", idle - awake);
+            steps = steps.iter().map(|(step, count)| (*step, count + idle - awake)).collect();
+        }
+        let create = if seed == 0 {
             let upper = Upper::Ext4 { device: PathBuf::from("/dev/vdb") };
-            (layers(upper), Vec::new())
+            create(layers(upper), None, script)
         } else {
-            let path = PathBuf::from("/run/bulkhead/shares/root/root");
-            (Root::Directory { path }, vec!["root".to_owned()])
+            create(shared(), Some("root"), script)
         };
-        let create = Create {
-            container: "c".to_owned(),
-            spec: shell(script),
-            root: from,
-            stdio,
-            shares,
-            bundle: String::new(),
-        };
-        agent.call(Call::Create(Box::new(create))).unwrap();
+        agent.call(create).unwrap();
         steps.push(("created", agent.guest().settle()));
         agent.start_container("c").unwrap();
         let mut out = String::new();
@@ -246,13 +243,66 @@ fn clones() {
         assert!(now.as_secs().abs_diff(lines[3].parse().unwrap()) < 60, "{out}");
         let (end, guest) = agent.power_off();
         assert_eq!(end, End::PowerOff);
-        steps.push(("first instruction", guest.at(Mark::ContainerExec)));
-        let mut before = 0;
-        for (step, count) in steps {
-            println!("guest-kernel instructions, clone {seed}, {step}: {}", count - before);
-            before = count;
-        }
+        steps.push((FIRST, guest.at(Mark::ContainerExec)));
+        tell(if seed == 0 { "clone, disks" } else { "clone, share" }, &steps);
     }
+}
+
+/// The same container in machines that boot, for the figures.
+#[test]
+fn containers_of_machines_that_boot() {
+    let Some(parts) = parts() else { return };
+    for (what, create) in [
+        (
+            "boot, disks",
+            create(layers(Upper::Ext4 { device: PathBuf::from("/dev/vdb") }), None, "exit 3"),
+        ),
+        ("boot, share", create(shared(), Some("root"), "exit 3")),
+    ] {
+        let mut agent = Agent::boot_with_all(parts.clone(), |dir| {
+            let root = make_root(dir.join("root"));
+            let (lower, upper) = (dir.join("lower"), dir.join("upper"));
+            erofs(&root, &lower);
+            ext4(&upper, &dir.join("content"));
+            (vec![lower, upper], root)
+        });
+        let mut steps = vec![("agent ready", agent.guest().settle())];
+        agent.call(create).unwrap();
+        steps.push(("created", agent.guest().settle()));
+        agent.start_container("c").unwrap();
+        assert_eq!(agent.wait("c", None).status, ExitStatus::Code(3));
+        let (end, guest) = agent.power_off();
+        assert_eq!(end, End::PowerOff);
+        steps.push((FIRST, guest.at(Mark::ContainerExec)));
+        tell(what, &steps);
+    }
+}
+
+const FIRST: &str = "program's first instruction";
+
+/// A line for each step, as `steps.sh` shows them.
+fn tell(what: &str, steps: &[(&str, u64)]) {
+    let mut before = 0;
+    for (step, count) in steps {
+        println!("guest-kernel instructions, {what}, {step}: {}", count - before);
+        before = *count;
+    }
+    println!("guest-kernel instructions, {what}, in all: {before}");
+}
+
+fn shared() -> Root {
+    Root::Directory { path: PathBuf::from("/run/bulkhead/shares/root/root") }
+}
+
+fn create(root: Root, share: Option<&str>, script: &str) -> Call {
+    Call::Create(Box::new(Create {
+        container: "c".to_owned(),
+        spec: shell(script),
+        root,
+        stdio: Stdio { main: Some(1), stdin: false, stderr: Some(2) },
+        shares: share.into_iter().map(str::to_owned).collect(),
+        bundle: String::new(),
+    }))
 }
 
 #[test]

@@ -83,6 +83,18 @@ impl Agent {
         })
     }
 
+    /// Boots a guest with disks and a directory of the host.
+    pub fn boot_with_all(
+        parts: [String; 3],
+        media: impl FnOnce(&Path) -> (Vec<PathBuf>, PathBuf),
+    ) -> Self {
+        Self::launch(None, |dir, path| {
+            let (disks, root) = media(dir);
+            let disks: Vec<_> = disks.into_iter().map(|file| vec![file]).collect();
+            Place::Guest(Guest::start(parts, path, &disks, Some(&root), Origin::Boot))
+        })
+    }
+
     /// Boots a guest with two empty drives and an empty share, has it prepared and saved; `files` are in its directory.
     pub fn template(parts: [String; 3], prepare: Prepare) -> Self {
         let mut agent = Self::launch(None, |dir, path| {

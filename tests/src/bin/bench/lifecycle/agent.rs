@@ -1,10 +1,14 @@
-//! The system calls that the agent makes from a request to the program's execve, counted by `agent/tests/syscalls.sh` with
-//! the engine as it is in a guest: first process, one hierarchy of cgroup v2.
+//! The agent's way from a request to the program's execve: its system calls, counted by `agent/tests/syscalls.sh` with the
+//! engine as it is in a guest (first process, one hierarchy of cgroup v2), and the guest kernel's instructions by step, counted by
+//! `agent/tests/steps.sh` in machines that boot and in clones.
 
 use std::{path::Path, process::Command};
 
+use bulkhead_tests::harness::{binary, guest_kernel};
+
 use crate::{
     Reason,
+    facts::software_kvm,
     report::{Report, Unit},
 };
 
@@ -29,6 +33,42 @@ pub(super) fn count(report: &mut Report, trace: bool) {
     }
 }
 
+/// Guest-kernel instructions by step.
+pub(super) fn steps(report: &mut Report) {
+    const FIGURE: &str = "guest-kernel instructions by step";
+    if !software_kvm() {
+        return report.note(FIGURE, "KVM counts them only where it interprets them");
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent/tests/steps.sh");
+    let output = Command::new(&script)
+        .env("BULKHEAD_VMM", binary("bulkhead-vmm"))
+        .env("BULKHEAD_KERNEL", guest_kernel())
+        .env("BULKHEAD_INITRD", binary("bulkhead-initrd.cpio"))
+        .output();
+    let output = match output {
+        Ok(output) if output.status.success() => output,
+        Ok(output) => {
+            let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+            return report.fail(FIGURE, &format!("steps.sh: {}", errors.trim()));
+        }
+        Err(error) => return report.fail(FIGURE, &format!("{}: {error}", script.display())),
+    };
+    let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+    let steps: Vec<_> = lines.lines().filter_map(step).collect();
+    if steps.is_empty() {
+        return report.fail(FIGURE, "steps.sh printed none");
+    }
+    for (step, count) in steps {
+        report.add(step, Unit::Instructions, &[count], "`agent/tests/steps.sh`");
+    }
+}
+
+/// `guest-kernel instructions, clone, disks, created: 1234`.
+fn step(line: &str) -> Option<(&str, f64)> {
+    let (step, count) = line.rsplit_once(": ")?;
+    Some((step, count.parse().ok()?))
+}
+
 /// The number of calls, and all of them with a summary.
 fn counted(request: &str) -> Result<(f64, String), Reason> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent/tests/syscalls.sh");
@@ -43,5 +83,20 @@ fn counted(request: &str) -> Result<(f64, String), Reason> {
             let last = errors.lines().rev().find(|line| !line.is_empty()).unwrap_or("no output");
             Err(format!("syscalls.sh {request}: {last}"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_is_a_name_and_a_count() {
+        let line = "guest-kernel instructions, boot, share, created: 1700000";
+        assert_eq!(
+            step(line),
+            Some(("guest-kernel instructions, boot, share, created", 1_700_000.0))
+        );
+        assert_eq!(step("test clones ... ok"), None);
     }
 }

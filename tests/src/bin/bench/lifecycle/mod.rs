@@ -14,6 +14,7 @@ use super::report::Report;
 pub(crate) fn measure(report: &mut Report, runs: u8, rounds: u16, trace: bool) {
     runtimes::compare(report, rounds);
     agent::count(report, trace);
+    agent::steps(report);
     memory::measure(report, runs);
     files::compare(report);
 }
