@@ -281,7 +281,7 @@ impl<'a> Builder<'a> {
             environment: process.env.clone(),
         };
         if ahead.is_some() {
-            identity = identity.is_bounded();
+            identity = identity.made_ahead();
         }
         let (streams, mut descriptors) = streams(self.stdio, process);
         descriptors.extend(gate);

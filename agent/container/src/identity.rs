@@ -86,7 +86,7 @@ impl Identity {
     }
 
     /// For a process that was made ahead.
-    pub(crate) fn is_bounded(self) -> Self {
+    pub(crate) fn made_ahead(self) -> Self {
         Self { bounded: true, ..self }
     }
 
