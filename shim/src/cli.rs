@@ -62,19 +62,25 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run a program of an image in a new container
+    #[command(long_about = container::RUN_ABOUT, after_long_help = EXIT_CODES)]
     Run(Box<RunArgs>),
     /// Make a container without starting it
+    #[command(long_about = container::CREATE_ABOUT)]
     Create(Box<CreateArgs>),
     /// Start containers that do not run
+    #[command(long_about = verbs::START_ABOUT)]
     Start(StartArgs),
     /// Run another program in a running container
+    #[command(long_about = verbs::EXEC_ABOUT)]
     Exec(ExecArgs),
     /// List containers
     #[command(visible_alias = "ls")]
     Ps(PsArgs),
     /// Show what a container wrote
+    #[command(long_about = verbs::LOGS_ABOUT)]
     Logs(LogsArgs),
     /// Ask containers to end, and kill those that do not
+    #[command(long_about = verbs::STOP_ABOUT)]
     Stop(StopArgs),
     /// Send a signal to containers
     Kill(KillArgs),
@@ -83,8 +89,10 @@ pub enum Command {
     /// Remove containers
     Rm(RmArgs),
     /// Show all that is known of containers, as JSON
+    #[command(long_about = verbs::INSPECT_ABOUT)]
     Inspect(InspectArgs),
     /// Copy files between a container and this host
+    #[command(long_about = verbs::CP_ABOUT)]
     Cp(CpArgs),
     /// List the processes of a container
     Top(TopArgs),
@@ -93,6 +101,7 @@ pub enum Command {
     /// Wait until containers end, and print their exit codes
     Wait(Names),
     /// Join a running container's standard streams
+    #[command(long_about = verbs::ATTACH_ABOUT)]
     Attach(AttachArgs),
     /// Give a container another name
     Rename(RenameArgs),

@@ -4,12 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{EXIT_CODES, TimelineFormat};
+use super::TimelineFormat;
 use crate::{settings::Isolation, size::MemorySize, template::Mode};
 
-/// Arguments of `run`.
-#[derive(Debug, Args)]
-#[command(after_long_help = EXIT_CODES, long_about = "\
+pub(super) const RUN_ABOUT: &str = "\
 Run a program of an image in a new container.
 
 The image's entry point, command, environment, user, working directory and stop signal are honoured as docker does. \
@@ -20,7 +18,10 @@ A container whose program could not be started goes in any case.
   bulkhead run --rm oci:images/debian uname -a
   tar c . | bulkhead run --rm -i debian tar t
   bulkhead run -it --memory 512m --cpus 2 debian bash
-  bulkhead run -d --name web debian httpd -f -p 80 && bulkhead logs -f web")]
+  bulkhead run -d --name web debian httpd -f -p 80 && bulkhead logs -f web";
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
 pub struct RunArgs {
     /// Leave the container running and print its id
     #[arg(short, long, conflicts_with = "timeline")]
@@ -33,10 +34,11 @@ pub struct RunArgs {
     pub container: ContainerArgs,
 }
 
+pub(super) const CREATE_ABOUT: &str = "\
+Make a container without starting it, and print its id. `bulkhead start` starts it.";
+
 /// Arguments of `create`.
 #[derive(Debug, Args)]
-#[command(long_about = "\
-Make a container without starting it, and print its id. `bulkhead start` starts it.")]
 pub struct CreateArgs {
     /// The container
     #[command(flatten)]

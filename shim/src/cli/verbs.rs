@@ -10,11 +10,12 @@ pub struct Names {
     pub containers: Vec<String>,
 }
 
+pub(super) const START_ABOUT: &str = "\
+Start containers that do not run, with their writable layers as they were left, and print what they were called here. \
+With -a, join the output of one container and give the exit code of its program.";
+
 /// Arguments of `start`.
 #[derive(Debug, Args)]
-#[command(long_about = "\
-Start containers that do not run, with their writable layers as they were left, and print what they were called here. \
-With -a, join the output of one container and give the exit code of its program.")]
 pub struct StartArgs {
     /// Join the container's output, and wait for its end
     #[arg(short, long)]
@@ -27,14 +28,15 @@ pub struct StartArgs {
     pub names: Names,
 }
 
-/// Arguments of `exec`.
-#[derive(Debug, Args)]
-#[command(long_about = "\
+pub(super) const EXEC_ABOUT: &str = "\
 Run another program in a running container. It has the container's environment, user, working directory and limits, unless told otherwise, \
 and its exit code is this command's: 126 if it cannot be executed, 127 if it is not there.
 
   bulkhead exec web ls /srv
-  bulkhead exec -it -u www-data web sh")]
+  bulkhead exec -it -u www-data web sh";
+
+/// Arguments of `exec`.
+#[derive(Debug, Args)]
 pub struct ExecArgs {
     /// Do not wait for the program
     #[arg(short, long, conflicts_with_all = ["interactive", "tty"])]
@@ -86,12 +88,13 @@ pub struct PsArgs {
     pub no_trunc: bool,
 }
 
-/// Arguments of `logs`.
-#[derive(Debug, Args)]
-#[command(long_about = "\
+pub(super) const LOGS_ABOUT: &str = "\
 Show what a container wrote: its standard output on standard output, its standard error on standard error.
 
-TIME is 2026-01-02T03:04:05Z, 2026-01-02T03:04:05+01:00, 2026-01-02 03:04 or 2026-01-02 in this host's time zone, seconds since 1970, or how long ago: 90s, 1h30m.")]
+TIME is 2026-01-02T03:04:05Z, 2026-01-02T03:04:05+01:00, 2026-01-02 03:04 or 2026-01-02 in this host's time zone, seconds since 1970, or how long ago: 90s, 1h30m.";
+
+/// Arguments of `logs`.
+#[derive(Debug, Args)]
 pub struct LogsArgs {
     /// Go on until the container ends
     #[arg(short, long)]
@@ -126,10 +129,11 @@ fn parse_tail(text: &str) -> Result<Tail, String> {
     }
 }
 
+pub(super) const STOP_ABOUT: &str = "\
+Ask containers to end, with their stop signal, and kill those that have not after some seconds.";
+
 /// Arguments of `stop`.
 #[derive(Debug, Args)]
-#[command(long_about = "\
-Ask containers to end, with their stop signal, and kill those that have not after some seconds.")]
 pub struct StopArgs {
     /// Seconds to wait
     #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS", default_value_t = 10)]
@@ -172,12 +176,13 @@ pub struct RmArgs {
     pub names: Names,
 }
 
-/// Arguments of `inspect`.
-#[derive(Debug, Args)]
-#[command(long_about = "\
+pub(super) const INSPECT_ABOUT: &str = "\
 Show all that is known of containers, as JSON.
 
-With -f, print TEXT instead, in which {{.State.ExitCode}} stands for that field and {{json .State}} for its JSON.")]
+With -f, print TEXT instead, in which {{.State.ExitCode}} stands for that field and {{json .State}} for its JSON.";
+
+/// Arguments of `inspect`.
+#[derive(Debug, Args)]
 pub struct InspectArgs {
     /// Print this with fields filled in
     #[arg(short, long, value_name = "TEXT")]
@@ -187,15 +192,16 @@ pub struct InspectArgs {
     pub names: Names,
 }
 
-/// Arguments of `cp`.
-#[derive(Debug, Args)]
-#[command(long_about = "\
+pub(super) const CP_ABOUT: &str = "\
 Copy files between a container, running or not, and this host. One of the two is CONTAINER:PATH; the other is a path here, or - for a tar archive on \
 standard input or output. Symbolic links in the container never lead out of it.
 
   bulkhead cp web:/etc/hosts .
   bulkhead cp page.html web:/srv/
-  tar c . | bulkhead cp - web:/srv")]
+  tar c . | bulkhead cp - web:/srv";
+
+/// Arguments of `cp`.
+#[derive(Debug, Args)]
 pub struct CpArgs {
     /// Keep users and groups as numbers
     #[arg(short, long)]
@@ -233,10 +239,11 @@ pub struct StatsArgs {
     pub containers: Vec<String>,
 }
 
+pub(super) const ATTACH_ABOUT: &str = "\
+Join a running container's standard streams, from now on. Ctrl-P Ctrl-Q leaves a container with a terminal running. The exit code is that of the container's program.";
+
 /// Arguments of `attach`.
 #[derive(Debug, Args)]
-#[command(long_about = "\
-Join a running container's standard streams, from now on. Ctrl-P Ctrl-Q leaves a container with a terminal running. The exit code is that of the container's program.")]
 pub struct AttachArgs {
     /// Give it no standard input
     #[arg(long)]
