@@ -16,6 +16,8 @@ use crate::settings::LogLimits;
 const ENTRY: usize = 16 << 10;
 /// How far a torn line at the end of a file may reach back.
 const LONGEST_LINE: u64 = 256 << 10;
+/// So many bytes must have been kept after trouble before trouble is news again: a disk that is nearly full takes an entry now and then.
+const RECOVERED: u64 = 1 << 20;
 
 /// Writes a log.
 #[derive(Debug)]
@@ -27,9 +29,11 @@ pub struct LogWriter {
     buffer: Vec<u8>,
     /// Bytes of output that had no room on the disk since the last entry that had.
     dropped: u64,
+    /// Bytes that were kept since trouble was told; `None` when it never was.
+    kept: Option<u64>,
 }
 
-/// The log cannot be written, so that output gets lost. Told once, until it can be written again.
+/// The log cannot be written, so that output gets lost. Told once, until it could be written again for a while.
 #[derive(Debug, thiserror::Error)]
 #[error("the log cannot be written, and what the container writes is not kept until it can: {0}")]
 pub struct Trouble(#[from] io::Error);
@@ -49,7 +53,7 @@ impl LogWriter {
         let size = whole_lines(&file)?;
         file.set_len(size)?;
         let directory = directory.to_owned();
-        Ok(Self { directory, limits, file, size, buffer: Vec::new(), dropped: 0 })
+        Ok(Self { directory, limits, file, size, buffer: Vec::new(), dropped: 0, kept: None })
     }
 
     /// Appends what was read from a container at one time: one write(2), or one for each file if the log is rotated in between.
@@ -70,12 +74,14 @@ impl LogWriter {
         match self.flush() {
             Ok(()) => {
                 self.dropped = 0;
+                self.kept = self.kept.map(|kept| kept.saturating_add(bytes.len() as u64));
                 Ok(())
             }
             Err(error) => {
-                let first = self.dropped == 0;
                 self.dropped += bytes.len() as u64;
-                if first { Err(error.into()) } else { Ok(()) }
+                let is_news = self.kept.is_none_or(|kept| kept >= RECOVERED);
+                self.kept = Some(0);
+                if is_news { Err(error.into()) } else { Ok(()) }
             }
         }
     }
@@ -236,9 +242,20 @@ mod tests {
         let error = log.append(Stream::Stdout, b"lost\n", Timestamp::now()).unwrap_err();
         assert!(error.to_string().contains("not kept"), "{error}");
         log.append(Stream::Stdout, b"lost too\n", Timestamp::now()).unwrap();
-        log.file = good;
+        let full = std::mem::replace(&mut log.file, good);
         log.append(Stream::Stdout, b"after\n", Timestamp::now()).unwrap();
+        let good = std::mem::replace(&mut log.file, full);
+        log.append(Stream::Stdout, b"again\n", Timestamp::now()).unwrap();
+        log.file = good;
         let text = String::from_utf8(text(dir.path())).unwrap();
         assert_eq!(text, "before\n14 bytes were not kept: the log could not be written\nafter\n");
+        log.append(
+            Stream::Stdout,
+            &vec![b'x'; usize::try_from(RECOVERED).unwrap()],
+            Timestamp::now(),
+        )
+        .unwrap();
+        log.file = File::options().write(true).open("/dev/full").unwrap();
+        log.append(Stream::Stdout, b"lost later\n", Timestamp::now()).unwrap_err();
     }
 }
