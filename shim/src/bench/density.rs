@@ -125,6 +125,7 @@ impl<'a> Crowd<'a> {
             group.add(&TAKEN, &runtime.key, taken);
             self.taken.push(taken);
             steps.done();
+            let taken = taken.max(0.0);
             if options.memory.is_some_and(|limit| taken >= float(limit)) {
                 return Ok(format!("then they had taken {}", Unit::Bytes.show(taken)));
             }
