@@ -214,8 +214,11 @@ impl Job {
     fn prepare(&mut self, report: BorrowedFd<'_>) -> Result<(), Error> {
         sys::unblock_signals().map_err(at("unblock", "signals"))?;
         if self.apart {
-            // Rust programs ignore it; clone3 has reset the handled ones only.
-            sys::default_action(libc::SIGPIPE).map_err(at("reset", "SIGPIPE"))?;
+            // What the maker ignores, as Rust programs do, or in the background of a shell, or under nohup(1); clone3 has reset
+            // the handled ones only.
+            for signal in [libc::SIGPIPE, libc::SIGINT, libc::SIGQUIT, libc::SIGHUP] {
+                sys::default_action(signal).map_err(at("reset", "a signal's action"))?;
+            }
         }
         rustix::process::setsid().map_err(at("make", "a session"))?;
         if let Some(name) = &self.keyring {

@@ -21,6 +21,11 @@ fn properties_of_a_process() {
         "effective": ["CAP_CHOWN"], "permitted": ["CAP_CHOWN", "CAP_KILL"],
         "inheritable": ["CAP_KILL"], "ambient": ["CAP_KILL"],
     });
+    // As a shell's background and nohup(1) do; the other tests of this file send themselves no signals.
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+        // SAFETY: takes no handler.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
     let status = "grep '^Cap' /proc/self/status | tr -d '\\t' | sed 's/0000000000//'; ";
     for (properties, script, expected) in [
         (
@@ -36,6 +41,7 @@ fn properties_of_a_process() {
         (json!({"user": {"uid": 0, "gid": 0, "umask": 0o77}}), "umask", "0077\n"),
         (json!({}), "umask; pwd; cat /proc/self/oom_score_adj", "0022\n/\n0\n"),
         (json!({"cwd": "/new/dir"}), "pwd", "/new/dir\n"),
+        (json!({}), "grep SigIgn /proc/self/status | cut -c21-", "0000\n"),
         (json!({"oomScoreAdj": 123}), "cat /proc/self/oom_score_adj", "123\n"),
         (
             json!({"noNewPrivileges": true}),

@@ -21,7 +21,6 @@ use super::{
 use crate::{
     container::{Definition, Place, Registry, State, Status, state::Process},
     lifecycle::LifecycleError,
-    monitor::process::default_dispositions,
     sandbox::vm::ENDED,
     settings::{Isolation, Settings},
     timeline::{self, Step, Timeline},
@@ -43,8 +42,6 @@ pub(super) struct Kept {
 /// # Errors
 /// [`KeeperError`] for what could not be told.
 pub fn keep(id: &str) -> Result<(), KeeperError> {
-    // What its maker's shell had ignored, as it does in the background, the container does not.
-    default_dispositions();
     let hidden = hide(id);
     let mut socket = take_socket()?;
     let hello = match ToKeeper::receive(&mut socket) {

@@ -75,7 +75,7 @@ fn prepare(terminal: Option<&OwnedFd>, keep: &[RawFd]) -> Result<(), Errno> {
 }
 
 /// An ignored signal is not told by signalfd(2), and with SIGCHLD ignored no child can be waited for.
-pub(crate) fn default_dispositions() {
+fn default_dispositions() {
     for signal in FORWARDED.into_iter().chain([libc::SIGCHLD]) {
         // SAFETY: takes no handler.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
