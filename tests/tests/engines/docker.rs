@@ -12,7 +12,7 @@ use bulkhead_tests::harness::{Outcome, Terminal, oci::Oci};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::shared::{IMAGE, archive, isolation, runtime, streams_and_code};
+use super::shared::{IMAGE, archive, exec_on_a_terminal, isolation, runtime, streams_and_code};
 
 isolations!(a_long_life, runs_in_the_foreground);
 
@@ -207,22 +207,7 @@ fn a_long_life(oci: &Oci) {
     let mut run = oci.start_command(docker.command(&["exec", "-i", "life", "cat"]));
     run.feed(b"through exec\n".to_vec());
     assert_eq!(run.wait().assert_code(0).text(), "through exec\n");
-    let mut terminal = Terminal::of(
-        &docker.command(&[
-            "exec",
-            "-it",
-            "life",
-            "sh",
-            "-c",
-            "tty; read line; echo got $line; exit 8",
-        ]),
-        30,
-        80,
-    );
-    terminal.wait_for("/dev/pts/");
-    terminal.type_keys("typed\n");
-    terminal.wait_for("got typed");
-    assert_eq!(terminal.wait().code(), Some(8), "{}", terminal.screen());
+    exec_on_a_terminal("life", |arguments| docker.command(arguments));
     docker.text(&["pause", "life"]);
     assert_eq!(docker.text(&["inspect", "--format", "{{.State.Status}}", "life"]), "paused");
     docker.text(&["unpause", "life"]);

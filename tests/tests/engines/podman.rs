@@ -9,7 +9,7 @@ use std::{
 use bulkhead_tests::harness::{Outcome, Terminal, oci::Oci};
 use serde_json::Value;
 
-use super::shared::{IMAGE, archive, isolation, runtime, streams_and_code};
+use super::shared::{IMAGE, archive, exec_on_a_terminal, isolation, runtime, streams_and_code};
 
 isolations!(a_long_life, exit_codes_and_streams, limits_and_rights);
 
@@ -146,22 +146,7 @@ fn a_long_life(oci: &Oci) {
         podman.run(&["exec", "life", "sh", "-c", "cat /kept/from-host; echo > /kept/new"]);
     assert_eq!((refused.code(), refused.text().as_str()), (1, "words of the host\n"), "{refused}");
     assert!(refused.error_text().contains("Read-only file system"), "{refused}");
-    let mut terminal = Terminal::of(
-        &podman.command(&[
-            "exec",
-            "-it",
-            "life",
-            "sh",
-            "-c",
-            "tty; read line; echo got $line; exit 8",
-        ]),
-        30,
-        80,
-    );
-    terminal.wait_for("/dev/pts/");
-    terminal.type_keys("typed\n");
-    terminal.wait_for("got typed");
-    assert_eq!(terminal.wait().code(), Some(8), "{}", terminal.screen());
+    exec_on_a_terminal("life", |arguments| podman.command(arguments));
     assert_ne!(podman.run(&["healthcheck", "run", "life"]).code(), 0, "not healthy yet");
     fs::write(volume.join("healthy"), "").unwrap();
     // A directory that was listed a moment ago may be remembered for a second.

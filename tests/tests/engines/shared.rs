@@ -9,7 +9,7 @@ use std::{
 
 use bulkhead_tests::{
     harness::{
-        guest_kernel, image_with_probe,
+        Terminal, guest_kernel, image_with_probe,
         oci::{Isolation, Oci, Peer},
         templates,
     },
@@ -31,6 +31,17 @@ pub(super) fn streams_and_code(oci: &Oci, command: impl Fn(&[&str]) -> Command) 
         (outcome.text().as_str(), outcome.error_text().as_str()),
         ("through standard input\n", "problem\n")
     );
+}
+
+/// An exec with a terminal in a running container, by an engine's command with these arguments: its device, typed input, the exit code.
+pub(super) fn exec_on_a_terminal(container: &str, command: impl Fn(&[&str]) -> Command) {
+    let script = "tty; read line; echo got $line; exit 8";
+    let mut terminal =
+        Terminal::of(&command(&["exec", "-it", container, "sh", "-c", script]), 30, 80);
+    terminal.wait_for("/dev/pts/");
+    terminal.type_keys("typed\n");
+    terminal.wait_for("got typed");
+    assert_eq!(terminal.wait().code(), Some(8), "{}", terminal.screen());
 }
 
 /// The image [`IMAGE`] with the probe, as docker's archive.
