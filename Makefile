@@ -56,7 +56,7 @@ programs: packages
 test: build
 	@$(call install_packages,$(TEST_PACKAGES) $(ENGINE_PACKAGES) $(BROWSER_PACKAGES) crun)
 	BULKHEAD_VMM=$(CURDIR)/$(OUT)/bulkhead-vmm BULKHEAD_KERNEL=$(CURDIR)/$(OUT)/vmlinux BULKHEAD_INITRD=$(CURDIR)/$(OUT)/bulkhead-initrd.cpio \
-	$(CARGO) test --locked --workspace
+	$(CARGO) test --locked --workspace --no-fail-fast
 
 demo: build
 	@$(call install_packages,$(TEST_PACKAGES))

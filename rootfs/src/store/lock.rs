@@ -18,7 +18,7 @@ use rustix::{
 /// A lock, held until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _file: OwnedFd,
+    file: OwnedFd,
 }
 
 impl Lock {
@@ -45,6 +45,13 @@ impl Lock {
         let file =
             File::options().create(true).truncate(false).write(true).mode(0o600).open(path)?;
         retry_on_intr(|| flock(file.as_fd(), operation))?;
-        Ok(Self { _file: file.into() })
+        Ok(Self { file: file.into() })
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Not by closing: a child of another thread has the file, too, until it runs its program.
+        let _ = flock(&self.file, FlockOperation::Unlock);
     }
 }

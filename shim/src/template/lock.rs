@@ -52,13 +52,31 @@ impl Lock {
     pub(super) fn remove(self, path: &Path) {
         // One that stays is used again.
         let _ = fs::remove_file(path);
-        drop(self.file);
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Not by closing: a child of another thread has the file, too, until it runs its program.
+        let _ = flock(&self.file, FlockOperation::Unlock);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_copy_of_the_file_keeps_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let lock = |alone| Lock::acquire(&path, alone).unwrap();
+        let first = lock(false).unwrap();
+        // As between fork(2) and execve(2).
+        let _copy = first.file.try_clone().unwrap();
+        drop(first);
+        lock(true).unwrap();
+    }
 
     #[test]
     fn one_alone_or_many_together() {
