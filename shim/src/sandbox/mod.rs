@@ -194,6 +194,25 @@ pub enum Root {
         /// The machine.
         machine: MachineOptions,
     },
+    /// Mounts that make the root when they are made in this order, for a microVM: what [`vm::takes`] of them can be had without being mounted on
+    /// the host.
+    Mounts(Vec<Mount>),
+}
+
+/// A mount as containerd's snapshotters give it (containerd's `api/types/mount.proto`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// `overlay`, `bind`, `ext4`, `erofs`, ….
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// A device, file or directory; a word that means nothing for `overlay`.
+    pub source: String,
+    /// Where below the root, empty for the root itself.
+    #[serde(default)]
+    pub target: String,
+    /// As of mount(8): `ro`, `lowerdir=…`, ….
+    #[serde(default)]
+    pub options: Vec<String>,
 }
 
 /// What somebody wants of a microVM; absent: what the specification's limits and the settings say.

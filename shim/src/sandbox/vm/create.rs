@@ -144,7 +144,7 @@ fn plan(create: &Create<'_>, settings: &Settings, requested: u64) -> Result<Plan
     let host = create.config.value()?;
     let root = match &create.root {
         Root::Bundle => Some(root_directory(spec, create.bundle)?),
-        Root::Layers { .. } => None,
+        Root::Layers { .. } | Root::Mounts(_) => None,
     };
     let guest = rewrite::rewrite(&host, create.bundle, root.as_deref(), &ThisHost)?;
     let (root, disks, options) = match &create.root {
@@ -154,6 +154,10 @@ fn plan(create: &Create<'_>, settings: &Settings, requested: u64) -> Result<Plan
         }
         Root::Layers { image, writable, machine } => {
             (layers(writable.is_some()), disks(image, writable.as_ref()), machine.clone())
+        }
+        Root::Mounts(mounts) => {
+            let why = format!("{mounts:?}: a microVM cannot have them as its root");
+            return Err(SandboxError::Unsupported(why));
         }
     };
     let missing = |error: crate::settings::SettingsError| SandboxError::Failed(error.to_string());

@@ -6,6 +6,7 @@ mod client;
 mod container;
 mod create;
 mod exec;
+mod mounts;
 mod record;
 pub mod rewrite;
 mod shape;
@@ -16,6 +17,7 @@ use std::{fs, io, path::Path};
 pub use container::{Guest, counters};
 pub(crate) use create::GUEST_CID;
 pub(super) use create::create;
+pub use mounts::takes;
 pub use record::Record;
 pub(crate) use record::{ENDED, Ended, Identity, RECORD};
 
