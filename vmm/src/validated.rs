@@ -2,6 +2,7 @@
 //! [`Validated`].
 
 mod kernel;
+mod nics;
 mod shares;
 
 use std::{
@@ -12,7 +13,7 @@ use std::{
 
 use self::kernel::{open_initrd, open_kernel};
 use crate::{
-    api::{Backend, Disk, SerialOutput, Share, SnapshotFiles, VmConfig, Vsock},
+    api::{Backend, Disk, Nic, SerialOutput, Share, SnapshotFiles, VmConfig, Vsock},
     arch::current::layout,
     boot::{Initrd, Kernel},
     snapshot::{FileIdentity, Shape},
@@ -25,9 +26,10 @@ const MAX_VCPUS: u8 = 8;
 const CIDS: std::ops::Range<u32> = 3..u32::MAX;
 /// A disk's serial number (virtio 1.3, 5.2.6).
 const MAX_DISK_ID: usize = 20;
-/// Devices besides disks, shares and balloon: vsock and rng.
+/// Devices besides disks, shares, network cards and balloon: vsock and rng.
 const OTHER_DEVICES: usize = 2;
 
+pub use nics::NicError;
 pub use shares::ShareError;
 
 /// Why a configuration is refused.
@@ -74,7 +76,7 @@ pub enum ConfigError {
     #[error("the disk id \"{0}\" is not 1 to {MAX_DISK_ID} printable ASCII characters")]
     DiskId(String),
     /// More devices than there are interrupt lines.
-    #[error("{count} disks and shares; such a machine has at most {max}")]
+    #[error("{count} disks, shares and nics; such a machine has at most {max}")]
     TooManyDevices {
         /// How many.
         count: usize,
@@ -84,6 +86,9 @@ pub enum ConfigError {
     /// A share.
     #[error(transparent)]
     Share(#[from] ShareError),
+    /// A network card.
+    #[error(transparent)]
+    Nic(#[from] NicError),
     /// A machine that is to be saved and goes on from another.
     #[error(
         "\"snapshot\" and \"restore\" exclude each other: only a machine that was booted is saved"
@@ -129,6 +134,8 @@ pub struct Validated {
     pub balloon: bool,
     /// The file system devices.
     pub shares: Vec<Share>,
+    /// The network cards.
+    pub nics: Vec<Nic>,
     /// The serial port.
     pub serial: Option<SerialOutput>,
     /// What kind of KVM.
@@ -150,7 +157,7 @@ impl Validated {
         if !config.cmdline.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
             return Err(ConfigError::Cmdline);
         }
-        let count = config.disks.len() + config.shares.len();
+        let count = config.disks.len() + config.shares.len() + config.nics.len();
         let max = layout::VIRTIO_MAX - OTHER_DEVICES - usize::from(config.balloon);
         if count > max {
             return Err(ConfigError::TooManyDevices { count, max });
@@ -167,6 +174,10 @@ impl Validated {
             return Err(ConfigError::Cid(vsock.cid));
         }
         shares::check(&config.shares)?;
+        nics::check(&config.nics)?;
+        if !config.nics.is_empty() {
+            return Err(NicError::NoDevice(config.nics.len()).into());
+        }
         if config.snapshot.is_some() && config.restore.is_some() {
             return Err(ConfigError::SaveAgain);
         }
@@ -196,6 +207,7 @@ impl Validated {
             vsock: config.vsock,
             balloon: config.balloon,
             shares: config.shares,
+            nics: config.nics,
             serial: config.serial,
             backend: config.backend,
         })
@@ -212,7 +224,10 @@ fn devices(config: &VmConfig) -> Vec<String> {
     let vsock = config.vsock.iter().map(|vsock| format!("socket device {}", vsock.cid));
     let balloon = config.balloon.then(|| "balloon".to_owned());
     let shares = config.shares.iter().map(|share| format!("share {:?}", share.tag));
-    serial.chain(config.disks.iter().map(disk)).chain(vsock).chain(balloon).chain(shares).collect()
+    // Its address, its MTU and its tap are a clone's own.
+    let nics = config.nics.iter().map(|_| "network card".to_owned());
+    let disks = config.disks.iter().map(disk);
+    serial.chain(disks).chain(vsock).chain(balloon).chain(shares).chain(nics).collect()
 }
 
 fn memory_bytes(mib: u64, host: Option<u64>) -> Result<usize, ConfigError> {

@@ -84,6 +84,7 @@ impl Guest {
                 .collect(),
             vsock: Some(Vsock { cid: 3, path: vsock.to_owned() }),
             shares: if boots && shared.is_none() { Vec::new() } else { vec![root] },
+            nics: Vec::new(),
             serial: serial.map(|file| SerialOutput::File(file.into())),
             backend: Backend::Auto,
             balloon: !boots,

@@ -67,6 +67,7 @@ pub(super) fn template(shape: &Shape, sockets: PathBuf, files: SnapshotFiles) ->
         disks: disks().into(),
         vsock: Some(Vsock { cid: GUEST_CID, path: sockets }),
         shares: shares().into(),
+        nics: Vec::new(),
         serial: None,
         backend: shape.backend,
         balloon: true,

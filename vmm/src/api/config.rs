@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::Nic;
+
 /// One machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -30,6 +32,9 @@ pub struct VmConfig {
     /// Directories and files of the host that the guest can mount, one device for each share.
     #[serde(default)]
     pub shares: Vec<Share>,
+    /// Network cards in the order in which the guest names them: `eth0`, `eth1`, …; at most 8.
+    #[serde(default)]
+    pub nics: Vec<Nic>,
     /// Where the serial console's output goes; absent: the machine has no serial port.
     #[serde(default)]
     pub serial: Option<SerialOutput>,
@@ -44,7 +49,8 @@ pub struct VmConfig {
     #[serde(default)]
     pub snapshot: Option<SnapshotFiles>,
     /// Go on from these files instead of booting. The rest of the configuration says the machine's shape, which must be that of the machine
-    /// that was saved, and the media of its slots: the files of its disks, the entries of its shares, the path of its sockets.
+    /// that was saved, and the media of its slots: the files of its disks, the entries of its shares, the taps of its
+    /// network cards, the path of its sockets.
     /// The kernel and the initial RAM disk must be the files that it was booted from; they are not read again.
     #[serde(default)]
     pub restore: Option<SnapshotFiles>,

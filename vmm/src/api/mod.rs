@@ -7,12 +7,14 @@
 mod client;
 mod config;
 mod control;
+mod nic;
 
 pub use client::{ClientError, Messages, Vmm};
 pub use config::{
     Backend, Cache, Disk, SerialOutput, Share, ShareEntry, SnapshotFiles, VmConfig, Vsock,
 };
 pub use control::{Counters, End, FromVmm, Mark, Request, RequestKind, Response, ToVmm};
+pub use nic::{Mac, MacError, Nic};
 
 /// The version of the files that [`RequestKind::Snapshot`] writes: a machine is restored only by a VMM of the same. Each change of what is saved
 /// or of its form is a new version.

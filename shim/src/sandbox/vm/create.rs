@@ -176,6 +176,7 @@ fn plan(create: &Create<'_>, settings: &Settings, requested: u64) -> Result<Plan
             path: directory.join(VSOCK_DIRECTORY).join(VSOCK_NAME),
         }),
         shares: guest.shares,
+        nics: Vec::new(),
         serial: options.console_log.map(SerialOutput::File),
         backend: settings.backend,
         balloon: true,
