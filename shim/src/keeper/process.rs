@@ -6,7 +6,6 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::net::UnixStream,
     },
-    path::Path,
 };
 
 use jiff::Timestamp;
@@ -21,7 +20,7 @@ use super::{
 use crate::{
     container::{Definition, Place, Registry, State, Status, state::Process},
     lifecycle::LifecycleError,
-    sandbox::vm::ENDED,
+    sandbox::vm::lost,
     settings::{Isolation, Settings},
     timeline::{self, Step, Timeline},
 };
@@ -168,7 +167,10 @@ impl Kept {
         if let Some(records) = records {
             self.timeline.merge(&records);
         }
-        let lost = self.lost(&directory);
+        let lost = match self.definition.isolation {
+            Isolation::Vm => lost(&directory),
+            Isolation::Host => None,
+        };
         let cleared = self.registry.clear(&self.place.id);
         self.state = State {
             status: Status::Exited,
@@ -192,16 +194,5 @@ impl Kept {
             error: self.state.error.clone().or(kept.err().map(|error| error.to_string())),
             timeline: self.timeline.records(),
         }
-    }
-
-    /// Why a microVM ended without its program's doing, if it did: only its monitor knows how the program ended.
-    fn lost(&self, directory: &Path) -> Option<String> {
-        if self.definition.isolation == Isolation::Host || directory.join(ENDED).exists() {
-            return None;
-        }
-        let log = std::fs::read(directory.join("vmm.log")).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
-        let last = log.lines().rev().find_map(|line| line.strip_prefix("bulkhead: "));
-        Some(last.unwrap_or("the microVM's monitor was killed").to_owned())
     }
 }

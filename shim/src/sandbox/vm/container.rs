@@ -19,13 +19,13 @@ use super::{
     client::{Client, gone},
     create::{failed, no_descriptors, refusal},
     exec,
-    record::{ENDED, Ended},
+    record::{ENDED, Ended, lost},
     rewrite::guest_resources,
 };
 use crate::{
     monitor::{
         clean,
-        message::{Answer, Ask, State},
+        message::{Answer, Ask, SOCKET, State},
     },
     sandbox::config,
 };
@@ -79,13 +79,28 @@ impl<'a> Guest<'a> {
         true
     }
 
+    /// The monitor has said its last word, or died before.
+    fn is_going(&self) -> bool {
+        !self.record.monitor.is_alive() || !self.dir.join(SOCKET).exists()
+    }
+
     fn living(&self, patience: Duration) -> Result<Client, SandboxError> {
         let client = self.connect(patience)?;
         client.ok_or_else(|| SandboxError::State("container not running".into()))
     }
 
+    /// A machine that was lost meanwhile is said to be: there is nothing else to be learnt of a state.
     fn ask(&self, ask: &Ask) -> Result<Reply, SandboxError> {
-        self.living(GUEST)?.ask(ask)
+        let answer = self.living(GUEST).and_then(|mut client| client.ask(ask));
+        answer.map_err(|error| match error {
+            SandboxError::State(what) if self.is_going() && self.has_ended() => {
+                match lost(self.dir) {
+                    Some(why) => SandboxError::State(format!("{what}: {why}")),
+                    None => SandboxError::State(what),
+                }
+            }
+            error => error,
+        })
     }
 }
 

@@ -1,12 +1,20 @@
 //! What is kept of a container in a microVM, for processes that come later.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt,
+    fs::File,
+    io::{self, Read, Seek, SeekFrom},
+    path::Path,
+    str::FromStr,
+};
 
 use bulkhead_container::Born;
 use bulkhead_protocol::ExitStatus;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use crate::monitor::LOG;
 
 /// The file in which the monitor notes it as soon as there is something to remove.
 pub(crate) const RECORD: &str = "vm.json";
@@ -22,6 +30,9 @@ pub struct Record {
 
 /// The file in which the monitor notes how the program ended.
 pub(crate) const ENDED: &str = "ended.json";
+
+/// Of a machine's log, only so much of its end is read.
+const MAX_TAIL: u64 = 16 << 10;
 
 /// How a program ended.
 #[derive(Debug, Serialize, Deserialize)]
@@ -108,9 +119,45 @@ fn born(pid: i32) -> Option<Born> {
     bulkhead_container::born(Pid::from_raw(pid)?).ok()?
 }
 
+/// Why the machine of the container with this state directory ended without its program's doing, if it did; to be asked
+/// when its monitor is gone. Only a monitor knows how the program ended.
+pub(crate) fn lost(directory: &Path) -> Option<String> {
+    if directory.join(ENDED).exists() {
+        return None;
+    }
+    let log = tail(&directory.join(LOG)).unwrap_or_default();
+    let log = String::from_utf8_lossy(&log);
+    let last = log.lines().rev().find_map(|line| line.strip_prefix("bulkhead: "));
+    Some(last.unwrap_or("the microVM's monitor was killed").to_owned())
+}
+
+fn tail(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(MAX_TAIL)))?;
+    let mut tail = Vec::new();
+    file.take(MAX_TAIL).read_to_end(&mut tail)?;
+    Ok(tail)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_word_says_why_a_machine_was_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let killed = Some("the microVM's monitor was killed".to_owned());
+        assert_eq!(lost(dir.path()), killed);
+        std::fs::write(dir.path().join(LOG), "something\n").unwrap();
+        assert_eq!(lost(dir.path()), killed);
+        let long =
+            format!("{}\nbulkhead: a note\nbulkhead: the end\nsomething", "x".repeat(1 << 20));
+        std::fs::write(dir.path().join(LOG), long).unwrap();
+        assert_eq!(lost(dir.path()), Some("the end".to_owned()));
+        std::fs::write(dir.path().join(ENDED), "{}").unwrap();
+        assert_eq!(lost(dir.path()), None);
+    }
 
     #[test]
     fn a_process_is_known_by_its_start() {
