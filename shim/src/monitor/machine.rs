@@ -134,12 +134,13 @@ fn hear(mut messages: Messages, say: SyncSender<FromVmm>, bell: &OwnedFd) {
     ring();
 }
 
-/// The last line of a log, of its last 4 KiB at most.
+/// The last line that a VMM wrote to its log, of its last 4 KiB at most. The monitor's own are not the VMM's.
 pub(crate) fn last_line(path: &Path) -> Option<String> {
     let mut file = File::open(path).ok()?;
     let length = fs::metadata(path).ok()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(4096))).ok()?;
     let lines = BufReader::new(file.take(4096)).split(b'\n').filter_map(io::Result::ok);
-    let line = lines.filter(|line| !line.is_empty()).last()?;
+    let own = |line: &Vec<u8>| line.starts_with(b"bulkhead: ");
+    let line = lines.filter(|line| !line.is_empty() && !own(line)).last()?;
     Some(String::from_utf8_lossy(&line).into_owned())
 }

@@ -50,7 +50,7 @@ impl Vmm {
     /// Starts `program` and gives it `config`. Its standard output and error are those given.
     ///
     /// # Errors
-    /// [`ClientError::Spawn`] or [`ClientError::Io`].
+    /// [`ClientError::Spawn`] or [`ClientError::Io`]. A VMM that dies at once is none: it has no messages.
     pub fn spawn(
         program: &Path,
         config: &VmConfig,
@@ -72,7 +72,11 @@ impl Vmm {
             })?;
         let messages = Messages(BufReader::new(socket.try_clone()?));
         let mut vmm = Self { child, socket, next_id: 1 };
-        vmm.send(&ToVmm::Configure(Box::new(config.clone())))?;
+        match vmm.send(&ToVmm::Configure(Box::new(config.clone()))) {
+            // It has died. That its messages end says so, as of one that dies later.
+            Err(ClientError::Io(error)) if is_gone(&error) => {}
+            sent => sent?,
+        }
         Ok((vmm, messages))
     }
 
@@ -99,6 +103,10 @@ impl Vmm {
         self.socket.write_all(&line)?;
         Ok(())
     }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 impl Messages {
@@ -134,5 +142,22 @@ impl Drop for Vmm {
         // An error means that it ended already; either way it is reaped.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_dies_at_once_is_gone() {
+        // Longer than what a socket holds for nobody.
+        let config = serde_json::json!({
+            "kernel": "/k", "memory_mib": 64, "cmdline": "x".repeat(4 << 20),
+        });
+        let config = serde_json::from_value(config).unwrap();
+        let spawned = Vmm::spawn(Path::new("true"), &config, Stdio::null(), Stdio::null());
+        let (_vmm, mut messages) = spawned.unwrap();
+        assert!(matches!(messages.next_message(), Err(ClientError::Gone | ClientError::Io(_))));
     }
 }
