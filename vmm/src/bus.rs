@@ -6,7 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::{
     api::{End, Mark},
     arch::current::layout,
-    devices::virtio::{MmioTransport, SaveError, TransportState},
+    devices::{
+        media::{Change, ExchangeError},
+        virtio::{MmioTransport, SaveError, TransportState},
+    },
     serial::{SerialPort, SerialRegisters},
 };
 
@@ -131,6 +134,21 @@ impl Bus {
         for transport in &self.transports {
             lock(transport).resume();
         }
+    }
+
+    /// Puts a medium into a slot of a device or takes one out.
+    ///
+    /// # Errors
+    /// [`ExchangeError`]; nothing has changed then.
+    pub fn exchange(&self, change: Change) -> Result<(), ExchangeError> {
+        let slot = change.slot();
+        for transport in &self.transports {
+            let mut transport = lock(transport);
+            if transport.has_slot(&slot) {
+                return transport.exchange(change);
+            }
+        }
+        Err(ExchangeError::Unknown(slot))
     }
 
     /// The serial port as it is.

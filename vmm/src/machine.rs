@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    os::fd::OwnedFd,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -12,7 +13,7 @@ use std::{
 use event_manager::{EventManager, MutEventSubscriber};
 
 use crate::{
-    api::{Counters, End, RequestKind, Response},
+    api::{Counters, End, Medium, RequestKind, Response, Slot},
     arch::current::layout,
     assembly::{Counts, Devices, attach_all, connect_all, go_on},
     boot::{self, BootError},
@@ -21,6 +22,7 @@ use crate::{
         BalloonCounts, BlockCounts, FsCounts, VsockCounts,
         block::BlockError,
         fs::Fs,
+        media::Change,
         virtio::{self, AttachError},
     },
     gate::{Gate, Threads},
@@ -91,6 +93,7 @@ pub struct Machine {
     counts: Counts,
     gauge: Gauge,
     saver: Option<Mutex<Saver>>,
+    exchange: bool,
 }
 
 impl Machine {
@@ -116,6 +119,7 @@ impl Machine {
         let mut counts = Counts::default();
         let devices = Devices { disks, vsock, balloon: config.balloon, shares };
         let attached = attach_all(devices, &memory, events, &mut counts)?;
+        let exchange = config.exchange;
         let made = match (config.origin, saved) {
             (Origin::Boot { mut kernel, mut initrd }, _) => {
                 let words = cmdline::Words {
@@ -149,14 +153,14 @@ impl Machine {
         let shared = Arc::new(Shared { vm, bus, notices, instructions, exits, assists });
         let vcpus: Vec<_> = vcpus.into_iter().map(|vcpu| Arc::new(Mutex::new(vcpu))).collect();
         let threads = spawn(&vcpus, &shared)?;
-        Ok(Self { shared, threads, vcpus, counts, gauge, saver })
+        Ok(Self { shared, threads, vcpus, counts, gauge, saver, exchange })
     }
 
-    /// Answers a request.
+    /// Answers a request with which these descriptors came.
     ///
     /// # Errors
     /// One line that says why not.
-    pub fn serve(&self, kind: RequestKind) -> Result<Response, String> {
+    pub fn serve(&self, kind: RequestKind, descriptors: Vec<OwnedFd>) -> Result<Response, String> {
         match kind {
             RequestKind::Pause => self.threads.pause(),
             RequestKind::Resume => {
@@ -168,8 +172,56 @@ impl Machine {
                 return Ok(Response::Counters(Box::new(self.counters()?)));
             }
             RequestKind::Snapshot => self.save()?,
+            RequestKind::Insert(media) => self.insert(media, descriptors)?,
+            RequestKind::Eject(slots) => self.eject(slots)?,
         }
         Ok(Response::Done)
+    }
+
+    fn insert(&self, media: Vec<Medium>, descriptors: Vec<OwnedFd>) -> Result<(), String> {
+        self.may_exchange()?;
+        let (came, mut descriptors) = (descriptors.len(), descriptors.into_iter());
+        let mut inserted = Vec::new();
+        for medium in media {
+            let slot = medium.slot();
+            let wanted = medium.descriptors();
+            let files: Vec<_> = descriptors.by_ref().take(wanted).collect();
+            let done = if files.len() == wanted {
+                let change = Change::Insert(medium, files);
+                self.shared.bus.exchange(change).map_err(|error| chain(&error))
+            } else {
+                Err(format!("{slot} needs {wanted} descriptors; {came} came with the request"))
+            };
+            match done {
+                Ok(()) => inserted.push(slot),
+                Err(why) => {
+                    for slot in inserted {
+                        // It was empty a moment ago.
+                        let _ = self.shared.bus.exchange(Change::Eject(slot));
+                    }
+                    return Err(why);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn eject(&self, slots: Vec<Slot>) -> Result<(), String> {
+        self.may_exchange()?;
+        let mut first = Ok(());
+        for slot in slots {
+            // As many as can be.
+            let done = self.shared.bus.exchange(Change::Eject(slot));
+            first = first.and(done.map_err(|error| chain(&error)));
+        }
+        first
+    }
+
+    fn may_exchange(&self) -> Result<(), String> {
+        match self.exchange {
+            true => Ok(()),
+            false => Err("this machine's media stay: its configuration has no \"exchange\"".into()),
+        }
     }
 
     fn save(&self) -> Result<(), String> {

@@ -130,6 +130,7 @@ impl Opened {
     ) -> Result<Jail, OpenError> {
         let contents = Contents {
             shares: &config.shares,
+            exchange: config.exchange,
             vsock: config.vsock.as_ref().map(|vsock| Vsock::directory(&vsock.path)),
             control,
         };

@@ -164,7 +164,7 @@ fn print_mark(mark: Mark, monotonic_ns: u64, instructions: u64) {
 }
 
 fn print_counters(machine: &Machine) {
-    match machine.serve(RequestKind::Counters) {
+    match machine.serve(RequestKind::Counters, Vec::new()) {
         Ok(Response::Counters(counters)) => eprintln!("bulkhead-vmm: {counters:?}"),
         Ok(Response::Done) => {}
         Err(why) => eprintln!("bulkhead-vmm: {why}"),

@@ -31,6 +31,7 @@ const OTHER_DEVICES: usize = 2;
 
 pub use nics::NicError;
 pub use shares::ShareError;
+pub(crate) use shares::{MAX_NAME, is_name};
 
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
@@ -132,6 +133,8 @@ pub struct Validated {
     pub vsock: Option<Vsock>,
     /// A memory balloon.
     pub balloon: bool,
+    /// Media may come and go.
+    pub exchange: bool,
     /// The file system devices.
     pub shares: Vec<Share>,
     /// The network cards.
@@ -206,6 +209,7 @@ impl Validated {
             disks: config.disks,
             vsock: config.vsock,
             balloon: config.balloon,
+            exchange: config.exchange,
             shares: config.shares,
             nics: config.nics,
             serial: config.serial,

@@ -88,6 +88,7 @@ impl Guest {
             serial: serial.map(|file| SerialOutput::File(file.into())),
             backend: Backend::Auto,
             balloon: !boots,
+            exchange: false,
             snapshot,
             restore,
         };

@@ -71,6 +71,7 @@ pub(super) fn template(shape: &Shape, sockets: PathBuf, files: SnapshotFiles) ->
         serial: None,
         backend: shape.backend,
         balloon: true,
+        exchange: false,
         snapshot: Some(files),
         restore: None,
     }

@@ -1,7 +1,8 @@
 //! The owner's side: starts a VMM, configures it, listens to it.
 
 use std::{
-    io::{self, BufRead, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, IoSlice, Read, Write},
+    mem::MaybeUninit,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::{net::UnixStream, process::CommandExt},
@@ -10,7 +11,12 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use super::{FromVmm, MAX_LINE, Request, RequestKind, ToVmm, VmConfig};
+use rustix::{
+    io::Errno,
+    net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg},
+};
+
+use super::{DESCRIPTORS_AT_ONCE, FromVmm, MAX_LINE, Request, RequestKind, ToVmm, VmConfig};
 
 /// Why a VMM could not be started or heard.
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +78,7 @@ impl Vmm {
             })?;
         let messages = Messages(BufReader::new(socket.try_clone()?));
         let mut vmm = Self { child, socket, next_id: 1 };
-        match vmm.send(&ToVmm::Configure(Box::new(config.clone()))) {
+        match vmm.send(&ToVmm::Configure(Box::new(config.clone())), &[]) {
             // It has died. That its messages end says so, as of one that dies later.
             Err(ClientError::Io(error)) if is_gone(&error) => {}
             sent => sent?,
@@ -91,17 +97,58 @@ impl Vmm {
     /// # Errors
     /// [`ClientError::Io`].
     pub fn request(&mut self, kind: RequestKind) -> Result<u64, ClientError> {
+        self.request_with(kind, &[])
+    }
+
+    /// The same with the descriptors that go along ([`RequestKind::Insert`]). They stay the caller's.
+    ///
+    /// # Errors
+    /// [`ClientError::Io`].
+    pub fn request_with(
+        &mut self,
+        kind: RequestKind,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<u64, ClientError> {
         let id = self.next_id;
         self.next_id += 1;
-        self.send(&ToVmm::Request(Request { id, kind }))?;
+        self.send(&ToVmm::Request(Request { id, kind }), descriptors)?;
         Ok(id)
     }
 
-    fn send(&mut self, message: &ToVmm) -> Result<(), ClientError> {
+    fn send(&mut self, message: &ToVmm, descriptors: &[BorrowedFd<'_>]) -> Result<(), ClientError> {
         let mut line = serde_json::to_vec(message)?;
         line.push(b'\n');
-        self.socket.write_all(&line)?;
-        Ok(())
+        Ok(send_line(&self.socket, &line, descriptors)?)
+    }
+}
+
+/// Sends a line; the descriptors go with its first bytes.
+pub(crate) fn send_line(
+    mut socket: &UnixStream,
+    line: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let mut rest = line;
+    for descriptors in descriptors.chunks(DESCRIPTORS_AT_ONCE) {
+        let Some((first, others)) = rest.split_at_checked(1) else { break };
+        send_with(socket, first, descriptors)?;
+        rest = others;
+    }
+    socket.write_all(rest)
+}
+
+/// Sends one byte and the descriptors that go with it.
+fn send_with(socket: &UnixStream, byte: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_AT_ONCE))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    loop {
+        match sendmsg(socket, &[IoSlice::new(byte)], &mut control, SendFlags::NOSIGNAL) {
+            Err(Errno::INTR) => {}
+            sent => return Ok(sent.map(drop)?),
+        }
     }
 }
 

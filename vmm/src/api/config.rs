@@ -44,6 +44,10 @@ pub struct VmConfig {
     /// A memory balloon that reports free pages (virtio 1.3, 5.5): memory that the guest does not use goes back to the host.
     #[serde(default)]
     pub balloon: bool,
+    /// Media may be put into the slots while it runs ([`RequestKind::Insert`](super::RequestKind::Insert)): with shares, the VMM keeps the rights of a file server
+    /// even when they are empty.
+    #[serde(default)]
+    pub exchange: bool,
     /// The files that [`RequestKind::Snapshot`](super::RequestKind::Snapshot) fills. They are made when the machine is (0600; nothing may be there), and
     /// stay empty until the request.
     #[serde(default)]

@@ -27,7 +27,7 @@ pub struct Request {
 }
 
 /// What can be asked of a running machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RequestKind {
     /// Stop the virtual CPUs between two instructions.
@@ -41,6 +41,95 @@ pub enum RequestKind {
     /// Pause, and write the machine into the files of [`VmConfig::snapshot`]. The machine stays paused, whether it could be written or not: `Resume` lets
     /// it go on, `Stop` ends it. Once it was written the files are not written again.
     Snapshot,
+    /// Put media into slots, all of them or, with an error, none. Their open files come with the request (`SCM_RIGHTS`), in the order of the media.
+    /// The guest hears of a disk's new size. Only for a machine with [`VmConfig::exchange`].
+    Insert(Vec<Medium>),
+    /// Take media out. An error is the first slot's from which nothing could be taken; the others are empty all the same. What the guest is reading or writing at this moment is finished; from then on it gets
+    /// errors, and the VMM has nothing of the media open any more.
+    Eject(Vec<Slot>),
+}
+
+/// Something to put into a slot, with open files that go along.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Medium {
+    /// For a disk of [`VmConfig::disks`] that has none.
+    Disk {
+        /// The disk's id.
+        id: String,
+        /// So many regular files or block devices, whose bytes are the disk as those of [`Disk::files`](super::Disk::files) are: open for reading only for a disk that is
+        /// read-only, for reading and writing for another.
+        files: u32,
+    },
+    /// For a share of [`VmConfig::shares`]: one more entry. One descriptor goes along, the root of a mount (open_tree(2)). It is found by its name; a list of
+    /// the share's directory does not show it.
+    Entry {
+        /// The share's tag.
+        share: String,
+        /// The entry's name, which no other entry has had: a guest may remember what was there.
+        name: String,
+        /// Nothing is changed through it. The mount must be read-only.
+        read_only: bool,
+    },
+}
+
+/// A place for a medium.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Slot {
+    /// The disk of this id.
+    Disk(String),
+    /// An entry of a share.
+    Entry {
+        /// The share's tag.
+        share: String,
+        /// The entry's name.
+        name: String,
+    },
+}
+
+impl Medium {
+    /// How many descriptors go along.
+    #[must_use]
+    pub fn descriptors(&self) -> usize {
+        match self {
+            Medium::Disk { files, .. } => usize::try_from(*files).unwrap_or(usize::MAX),
+            Medium::Entry { .. } => 1,
+        }
+    }
+
+    /// Where it goes.
+    #[must_use]
+    pub fn slot(&self) -> Slot {
+        match self {
+            Medium::Disk { id, .. } => Slot::Disk(id.clone()),
+            Medium::Entry { share, name, .. } => {
+                Slot::Entry { share: share.clone(), name: name.clone() }
+            }
+        }
+    }
+}
+
+impl RequestKind {
+    /// How many descriptors go along.
+    #[must_use]
+    pub fn descriptors(&self) -> usize {
+        match self {
+            RequestKind::Insert(media) => {
+                media.iter().fold(0, |sum, medium| medium.descriptors().saturating_add(sum))
+            }
+            _ => 0,
+        }
+    }
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Slot::Disk(id) => write!(f, "disk {id:?}"),
+            Slot::Entry { share, name } => write!(f, "entry {name:?} of share {share:?}"),
+        }
+    }
 }
 
 /// What a VMM sends.

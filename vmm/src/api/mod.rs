@@ -9,11 +9,15 @@ mod config;
 mod control;
 mod nic;
 
+#[cfg(test)]
+pub(crate) use client::send_line;
 pub use client::{ClientError, Messages, Vmm};
 pub use config::{
     Backend, Cache, Disk, SerialOutput, Share, ShareEntry, SnapshotFiles, VmConfig, Vsock,
 };
-pub use control::{Counters, End, FromVmm, Mark, Request, RequestKind, Response, ToVmm};
+pub use control::{
+    Counters, End, FromVmm, Mark, Medium, Request, RequestKind, Response, Slot, ToVmm,
+};
 pub use nic::{Mac, MacError, Nic};
 
 /// The version of the files that [`RequestKind::Snapshot`] writes: a machine is restored only by a VMM of the same. Each change of what is saved
@@ -22,3 +26,9 @@ pub const SNAPSHOT_VERSION: u32 = 1;
 
 /// The longest line, in bytes, that either side accepts.
 pub const MAX_LINE: usize = 1 << 20;
+
+/// The most descriptors that come with one request.
+pub const MAX_DESCRIPTORS: usize = 1024;
+
+/// The most descriptors of one message (`SCM_MAX_FD` of the kernel); more come with the bytes that follow.
+pub(crate) const DESCRIPTORS_AT_ONCE: usize = 253;

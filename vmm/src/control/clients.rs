@@ -90,7 +90,8 @@ impl Clients {
             return Err(LineError::Closed);
         }
         while let Some(request) = socket.next_message::<Request>()? {
-            socket.send(&answer(&self.machine, &request))?;
+            let answer = answer(&self.machine, request, socket);
+            socket.send(&answer)?;
         }
         Ok(socket.interest())
     }

@@ -1,16 +1,24 @@
 //! A Unix socket that carries one JSON object a line, with bounds on what it holds in both directions.
 
 use std::{
-    io::{self, Read, Write},
+    collections::VecDeque,
+    io::{self, IoSliceMut, Write},
+    mem::MaybeUninit,
     os::{
-        fd::{AsRawFd, RawFd},
+        fd::{AsRawFd, OwnedFd, RawFd},
         unix::net::UnixStream,
     },
     time::Duration,
 };
 
 use event_manager::EventSet;
+use rustix::{
+    io::Errno,
+    net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg},
+};
 use serde::{Serialize, de::DeserializeOwned};
+
+use crate::api::{DESCRIPTORS_AT_ONCE, MAX_DESCRIPTORS};
 
 const CHUNK: usize = 4096;
 /// How long the last words may take to a peer that does not read.
@@ -28,6 +36,9 @@ pub enum LineError {
     /// A line is longer than its receiver takes.
     #[error("a line is longer than {0} bytes")]
     TooLong(usize),
+    /// More descriptors came than are kept, or than this process may have.
+    #[error("more than {MAX_DESCRIPTORS} descriptors came, or more than this process may have")]
+    Descriptors,
     /// A line that is no message.
     #[error("a line cannot be understood")]
     Malformed(#[from] serde_json::Error),
@@ -40,13 +51,16 @@ pub struct LineSocket {
     input: Vec<u8>,
     output: Vec<u8>,
     limit: usize,
+    /// Descriptors that came with bytes, in their order.
+    descriptors: VecDeque<OwnedFd>,
 }
 
 impl LineSocket {
     /// Takes lines of at most `limit` bytes from `stream`, in whatever mode of blocking it is.
     #[must_use]
     pub fn new(stream: UnixStream, limit: usize) -> Self {
-        Self { stream, input: Vec::new(), output: Vec::new(), limit }
+        let descriptors = VecDeque::new();
+        Self { stream, input: Vec::new(), output: Vec::new(), limit, descriptors }
     }
 
     /// From here on, no call waits.
@@ -73,21 +87,40 @@ impl LineSocket {
     /// Reads what is there, one chunk of it.
     ///
     /// # Errors
-    /// [`LineError::Closed`] at the end, [`LineError::TooLong`], [`LineError::Io`].
+    /// [`LineError::Closed`] at the end, [`LineError::Descriptors`], [`LineError::Io`].
     pub fn fill(&mut self) -> Result<(), LineError> {
         let mut chunk = [0; CHUNK];
-        loop {
-            match self.stream.read(&mut chunk) {
-                Ok(0) => return Err(LineError::Closed),
-                Ok(length) => {
-                    self.input.extend_from_slice(chunk.get(..length).unwrap_or_default());
-                    return Ok(());
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error.into()),
+        let mut space =
+            [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_AT_ONCE))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let received = loop {
+            let data = &mut [IoSliceMut::new(&mut chunk)];
+            match recvmsg(&self.stream, data, &mut control, RecvFlags::CMSG_CLOEXEC) {
+                Ok(received) => break received,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(errno) => return Err(io::Error::from(errno).into()),
+            }
+        };
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+                self.descriptors.extend(descriptors);
             }
         }
+        if received.flags.contains(ReturnFlags::CTRUNC) || self.descriptors.len() > MAX_DESCRIPTORS
+        {
+            return Err(LineError::Descriptors);
+        }
+        if received.bytes == 0 {
+            return Err(LineError::Closed);
+        }
+        self.input.extend_from_slice(chunk.get(..received.bytes).unwrap_or_default());
+        Ok(())
+    }
+
+    /// The next `count` descriptors of those that came, or as many as there are.
+    pub fn take_descriptors(&mut self, count: usize) -> Vec<OwnedFd> {
+        self.descriptors.drain(..count.min(self.descriptors.len())).collect()
     }
 
     /// Takes the next whole message; `None` when more must be read, or when the peer has to take its last answer first.
@@ -167,7 +200,10 @@ impl AsRawFd for LineSocket {
 
 #[cfg(test)]
 mod tests {
+    use std::{io::Read, os::fd::AsFd};
+
     use super::*;
+    use crate::api::send_line;
 
     fn pair(limit: usize) -> (UnixStream, LineSocket) {
         let (peer, ours) = UnixStream::pair().unwrap();
@@ -188,6 +224,23 @@ mod tests {
         assert_eq!(socket.next_message::<String>().unwrap().as_deref(), Some("two"));
         drop(peer);
         assert!(matches!(socket.fill(), Err(LineError::Closed)));
+    }
+
+    #[test]
+    fn descriptors_come_with_their_lines() {
+        let (peer, mut socket) = pair(4096);
+        let files: Vec<_> = (0..600).map(|_| tempfile::tempfile().unwrap()).collect();
+        let borrowed: Vec<_> = files.iter().map(AsFd::as_fd).collect();
+        send_line(&peer, b"\"word\"\n", &borrowed).unwrap();
+        assert_eq!(socket.wait_for_message::<String>().unwrap(), "word");
+        assert_eq!(socket.take_descriptors(2).len(), 2);
+        assert_eq!(socket.take_descriptors(usize::MAX).len(), 598);
+        // More than anybody needs.
+        let refused = (0..3).find_map(|_| {
+            send_line(&peer, b"\"word\"\n", &borrowed).unwrap();
+            (0..3).find_map(|_| socket.fill().err())
+        });
+        assert!(matches!(refused, Some(LineError::Descriptors)));
     }
 
     #[test]

@@ -15,7 +15,8 @@ use crate::{
     machine::Machine,
 };
 
-/// The answer to a request.
-fn answer(machine: &Machine, request: &Request) -> FromVmm {
-    FromVmm::Response { id: request.id, result: machine.serve(request.kind) }
+/// The answer to a request that came over `socket`.
+fn answer(machine: &Machine, request: Request, socket: &mut LineSocket) -> FromVmm {
+    let descriptors = socket.take_descriptors(request.kind.descriptors());
+    FromVmm::Response { id: request.id, result: machine.serve(request.kind, descriptors) }
 }

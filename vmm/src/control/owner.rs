@@ -150,7 +150,7 @@ impl Supervisor {
         }
         while let Some(message) = owner.socket.next_message()? {
             let reply = match message {
-                ToVmm::Request(request) => answer(&self.machine, &request),
+                ToVmm::Request(request) => answer(&self.machine, request, &mut owner.socket),
                 ToVmm::Configure(_) => FromVmm::Response {
                     id: 0,
                     result: Err("the machine is configured already".to_owned()),

@@ -21,6 +21,7 @@ pub mod balloon;
 pub mod block;
 mod counts;
 pub mod fs;
+pub mod media;
 pub mod rng;
 pub mod virtio;
 pub mod vsock;

@@ -23,6 +23,8 @@ use rustix::{
 };
 
 use self::mounts::Root;
+#[cfg(test)]
+pub(crate) use self::mounts::make_read_only;
 use crate::api::Share;
 
 /// Descriptors that the machine needs besides those of the shares: two for each vsock connection, and those of its devices.
@@ -75,6 +77,8 @@ pub enum JailError {
 pub struct Contents<'a> {
     /// The shares.
     pub shares: &'a [Share],
+    /// They may get entries later.
+    pub exchange: bool,
     /// The directory of the vsock device's sockets.
     pub vsock: Option<&'a Path>,
     /// The directory of the control socket, in which the socket will be removed at the end.
@@ -117,8 +121,9 @@ pub fn enter(contents: &Contents<'_>) -> Result<Jail, JailError> {
             None => Jail { without: Some(why), ..Jail::default() },
         },
     };
-    rights::limit_resources(served.is_some()).map_err(step("prlimit"))?;
-    rights::cut_capabilities(served.is_some()).map_err(step("capset"))?;
+    let serves = served.is_some() || contents.exchange && !contents.shares.is_empty();
+    rights::limit_resources(serves).map_err(step("prlimit"))?;
+    rights::cut_capabilities(serves).map_err(step("capset"))?;
     let files = rights::open_files().saturating_sub(OTHER_FILES) / contents.shares.len().max(1);
     Ok(Jail { files, ..jail })
 }

@@ -89,6 +89,12 @@ impl Root {
     }
 }
 
+/// Makes a mount read-only for a test.
+#[cfg(test)]
+pub(crate) fn make_read_only(mount: impl AsFd) -> Result<(), Errno> {
+    restrict(mount, Access::Read, true)
+}
+
 /// Takes away what nobody needs of a mount: devices, set-uid programs, programs at all, and writing.
 fn restrict(mount: impl AsFd, access: Access, recursive: bool) -> Result<(), Errno> {
     const EMPTY: &CStr = c"";

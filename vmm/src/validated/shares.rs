@@ -7,7 +7,7 @@ use crate::api::Share;
 /// A device's tag (virtio 1.3, 5.11.4).
 const MAX_TAG: usize = 36;
 /// A file's name (`NAME_MAX`).
-const MAX_NAME: usize = 255;
+pub(crate) const MAX_NAME: usize = 255;
 /// Entries of all shares; each is a mount of the VMM's and an open file of its.
 const MAX_ENTRIES: usize = 512;
 
@@ -74,7 +74,7 @@ pub(super) fn check(shares: &[Share]) -> Result<(), ShareError> {
 }
 
 /// Whether a directory can have an entry of this name.
-fn is_name(name: &str, longest: usize) -> bool {
+pub(crate) fn is_name(name: &str, longest: usize) -> bool {
     (1..=longest).contains(&name.len())
         && !name.contains(['/', '\0'])
         && !matches!(name, "." | "..")

@@ -20,6 +20,8 @@ mod guest;
 #[cfg(test)]
 mod kernel;
 #[cfg(test)]
+mod media;
+#[cfg(test)]
 mod memory;
 #[cfg(test)]
 mod owner;

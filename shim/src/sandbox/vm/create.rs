@@ -180,6 +180,7 @@ fn plan(create: &Create<'_>, settings: &Settings, requested: u64) -> Result<Plan
         serial: options.console_log.map(SerialOutput::File),
         backend: settings.backend,
         balloon: true,
+        exchange: false,
         snapshot: None,
         restore: None,
     };

@@ -57,6 +57,11 @@ impl ConfigSpace {
         config
     }
 
+    /// Another medium has so many.
+    pub(super) fn set_sectors(&mut self, sectors: u64) {
+        self.put(0, &sectors.to_le_bytes());
+    }
+
     pub(super) fn features(&self) -> u64 {
         let writing = if self.read_only { F_RO } else { F_FLUSH | F_DISCARD | F_WRITE_ZEROES };
         feature::EVENT_IDX

@@ -3,11 +3,15 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Seek, SeekFrom},
-    os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{FileExt, FileTypeExt, OpenOptionsExt},
+    },
+    path::PathBuf,
 };
 
 use rustix::{
-    fs::FallocateFlags,
+    fs::{FallocateFlags, OFlags},
     io::{Errno, retry_on_intr},
 };
 
@@ -57,29 +61,81 @@ impl Piece<'_> {
 impl Disk {
     pub(super) fn open(config: &api::Disk) -> Result<Self, BlockError> {
         let api::Disk { id, files: paths, read_only } = config;
-        let mut files = Vec::with_capacity(paths.len());
-        let too_large = || BlockError::TooLarge { id: id.clone() };
-        let mut end = 0u64;
-        for (index, path) in paths.iter().enumerate() {
-            let how = if *read_only { "for reading" } else { "for reading and writing" };
-            let error =
-                |source| BlockError::Open { id: id.clone(), path: path.clone(), how, source };
+        let how = if *read_only { "for reading" } else { "for reading and writing" };
+        let files = paths.iter().map(|path| {
             // Without O_NONBLOCK a FIFO would hang here; it means nothing for files and block devices.
-            let mut file = OpenOptions::new()
+            let file = OpenOptions::new()
                 .read(true)
                 .write(!read_only)
                 .custom_flags(libc::O_NONBLOCK)
                 .open(path)
-                .map_err(error)?;
+                .map_err(|source| BlockError::Open {
+                    id: id.clone(),
+                    path: path.clone(),
+                    how,
+                    source,
+                })?;
+            Ok((file, path.clone()))
+        });
+        Self::of(id, *read_only, files.collect::<Result<_, _>>()?)
+    }
+
+    /// A disk of files that somebody else has opened, as they must be.
+    pub(super) fn adopt(
+        id: &str,
+        read_only: bool,
+        files: Vec<OwnedFd>,
+    ) -> Result<Self, BlockError> {
+        let wanted = if read_only { OFlags::RDONLY } else { OFlags::RDWR };
+        let named = files.into_iter().enumerate().map(|(number, file)| {
+            let name = PathBuf::from(format!("descriptor {number}"));
+            let flags = rustix::fs::fcntl_getfl(&file).map_err(|errno| BlockError::Open {
+                id: id.to_owned(),
+                path: name.clone(),
+                how: "at all",
+                source: errno.into(),
+            })?;
+            // A name only (`O_PATH`) is none of these, and with `O_APPEND` bytes do not go where they belong.
+            let kind = flags & (OFlags::RWMODE | OFlags::PATH | OFlags::APPEND);
+            if kind != wanted {
+                return Err(BlockError::Mode {
+                    id: id.to_owned(),
+                    path: name,
+                    wanted: if read_only { "reading only" } else { "reading and writing" },
+                });
+            }
+            Ok((File::from(file), name))
+        });
+        Self::of(id, read_only, named.collect::<Result<_, _>>()?)
+    }
+
+    /// Without a medium.
+    pub(super) fn empty(id: &str, read_only: bool) -> Self {
+        Self { id: id.to_owned(), files: Vec::new(), length: 0, read_only }
+    }
+
+    /// Files and what they are called.
+    fn of(id: &str, read_only: bool, opened: Vec<(File, PathBuf)>) -> Result<Self, BlockError> {
+        let count = opened.len();
+        let mut files = Vec::with_capacity(count);
+        let too_large = || BlockError::TooLarge { id: id.to_owned() };
+        let mut end = 0u64;
+        for (index, (mut file, path)) in opened.into_iter().enumerate() {
+            let error = |source| BlockError::Open {
+                id: id.to_owned(),
+                path: path.clone(),
+                how: "and look at it",
+                source,
+            };
             let kind = file.metadata().map_err(error)?.file_type();
             if !kind.is_file() && !kind.is_block_device() {
-                return Err(BlockError::NotAFile { id: id.clone(), path: path.clone() });
+                return Err(BlockError::NotAFile { id: id.to_owned(), path });
             }
             // A block device's metadata has no length.
             let length = file.seek(SeekFrom::End(0)).map_err(error)?;
-            let may_be_cut = *read_only && index + 1 == paths.len();
+            let may_be_cut = read_only && index + 1 == count;
             if !length.is_multiple_of(SECTOR) && !may_be_cut {
-                return Err(BlockError::Unaligned { id: id.clone(), path: path.clone(), length });
+                return Err(BlockError::Unaligned { id: id.to_owned(), path, length });
             }
             if length > 0 {
                 files.push(Extent { file, start: end, length });
@@ -87,7 +143,7 @@ impl Disk {
             end = end.checked_add(length).ok_or_else(too_large)?;
         }
         let length = end.checked_next_multiple_of(SECTOR).ok_or_else(too_large)?;
-        Ok(Self { id: id.clone(), files, length, read_only: *read_only })
+        Ok(Self { id: id.to_owned(), files, length, read_only })
     }
 
     pub(super) fn id(&self) -> &str {

@@ -15,18 +15,26 @@ mod worker;
 #[cfg(test)]
 pub(super) mod tests;
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 pub use self::state::BlockState;
 use self::{config::ConfigSpace, disk::Disk, worker::Worker};
 use super::{
     BlockCounts,
+    media::{Change, ExchangeError},
     virtio::{
         ActivateError, DeviceKind, DeviceState, Resources, RestoreError, Running, Version,
         VirtioDevice,
     },
 };
-use crate::api;
+use crate::{
+    api::{self, Slot},
+    program::chain,
+};
 
 /// Bytes in a sector, the unit of the protocol whatever the block size (virtio 1.3, 5.2.6).
 const SECTOR: u64 = 512;
@@ -68,6 +76,16 @@ pub enum BlockError {
         /// The file.
         path: PathBuf,
     },
+    /// A descriptor that is open for something else.
+    #[error("disk {id}: {path} is not open for {wanted}, as the disk is")]
+    Mode {
+        /// The disk.
+        id: String,
+        /// The descriptor.
+        path: PathBuf,
+        /// For what it must be.
+        wanted: &'static str,
+    },
     /// A file that ends within a sector.
     #[error(
         "disk {id}: {path} has {length} bytes, not a multiple of 512; only the last file of a read-only disk may"
@@ -97,12 +115,14 @@ pub enum BlockError {
 }
 
 /// A disk. Dropping it ends its thread and closes its files. Without files it is a slot: a disk of no sectors, until a machine that
-/// goes on from a saved one gives it some.
+/// goes on from a saved one gives it some, or somebody does while it runs.
 #[derive(Debug)]
 pub struct Block {
     state: BlockState,
     config: ConfigSpace,
     worker: Worker,
+    /// What the thread reads and writes. It holds the lock for one request.
+    disk: Arc<Mutex<Disk>>,
     counts: Arc<BlockCounts>,
 }
 
@@ -143,9 +163,10 @@ impl Block {
         let config = ConfigSpace::new(sectors, read_only);
         let state = BlockState { version: Version, id: id.clone(), read_only, sectors };
         let counts = Arc::<BlockCounts>::default();
-        let worker = Worker::spawn(&id, backend, counts.clone())
+        let disk = Arc::new(Mutex::new(backend));
+        let worker = Worker::spawn(&id, disk.clone(), counts.clone())
             .map_err(|source| BlockError::Thread { id, source })?;
-        Ok(Self { state, config, worker, counts })
+        Ok(Self { state, config, worker, disk, counts })
     }
 
     #[cfg(test)]
@@ -183,6 +204,30 @@ impl VirtioDevice for Block {
 
     fn activate(&mut self, resources: Resources) -> Result<Box<dyn Running>, ActivateError> {
         Ok(Box::new(self.worker.start(resources)?))
+    }
+
+    fn has_slot(&self, slot: &Slot) -> bool {
+        matches!(slot, Slot::Disk(id) if *id == self.state.id)
+    }
+
+    fn exchange(&mut self, change: Change) -> Result<bool, ExchangeError> {
+        let (slot, filled) = (change.slot(), self.state.sectors != 0);
+        let BlockState { id, read_only, .. } = &self.state;
+        let disk = match change {
+            Change::Insert(..) if filled => return Err(ExchangeError::Taken(slot)),
+            Change::Eject(_) if !filled => return Err(ExchangeError::Empty(slot)),
+            Change::Insert(_, files) => Disk::adopt(id, *read_only, files)
+                .map_err(|error| ExchangeError::Unfit { slot: slot.clone(), why: chain(&error) })?,
+            Change::Eject(_) => Disk::empty(id, *read_only),
+        };
+        if !filled && disk.sectors() == 0 {
+            return Err(ExchangeError::Unfit { slot, why: "the medium has no bytes".to_owned() });
+        }
+        self.state.sectors = disk.sectors();
+        self.config.set_sectors(disk.sectors());
+        // Waits for the request that is under way.
+        *self.disk.lock().unwrap_or_else(PoisonError::into_inner) = disk;
+        Ok(true)
     }
 
     fn state(&self) -> DeviceState {

@@ -3,7 +3,7 @@
 use std::{
     io,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
@@ -52,7 +52,11 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn spawn(id: &str, disk: Disk, counts: Arc<BlockCounts>) -> io::Result<Self> {
+    pub(super) fn spawn(
+        id: &str,
+        disk: Arc<Mutex<Disk>>,
+        counts: Arc<BlockCounts>,
+    ) -> io::Result<Self> {
         let (jobs, incoming) = sync_channel::<Job>(1);
         let thread = Builder::new()
             .name(format!("disk {id}"))
@@ -142,7 +146,7 @@ impl Drop for RunningBlock {
     }
 }
 
-fn serve(incoming: &Receiver<Job>, disk: &Disk, counts: &BlockCounts) {
+fn serve(incoming: &Receiver<Job>, disk: &Mutex<Disk>, counts: &BlockCounts) {
     for (mut session, back) in incoming {
         if session.run(disk, counts).is_err() {
             session.interrupt.needs_reset();
@@ -153,7 +157,7 @@ fn serve(incoming: &Receiver<Job>, disk: &Disk, counts: &BlockCounts) {
 }
 
 impl Session {
-    fn run(&mut self, disk: &Disk, counts: &BlockCounts) -> Result<(), QueueError> {
+    fn run(&mut self, disk: &Mutex<Disk>, counts: &BlockCounts) -> Result<(), QueueError> {
         let Self { memory, queue, interrupt, stop } = self;
         let mut chain = Chain::default();
         while !stop.load(Ordering::Acquire) {
@@ -165,7 +169,9 @@ impl Session {
                 if !more {
                     break;
                 }
-                let written = request::answer(&chain, disk, counts);
+                let medium = disk.lock().unwrap_or_else(PoisonError::into_inner);
+                let written = request::answer(&chain, &medium, counts);
+                drop(medium);
                 queue.push(memory, chain.head(), written)?;
                 if began.elapsed() >= BATCH_TIME || stop.load(Ordering::Acquire) {
                     break;

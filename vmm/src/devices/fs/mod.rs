@@ -13,20 +13,27 @@ mod worker;
 #[cfg(test)]
 pub(super) mod tests;
 
-use std::{collections::HashMap, io, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use rustix::io::Errno;
 
 pub use self::{reopen::Reopen, state::FsState};
-use self::{server::Server, worker::Workers};
+use self::{
+    server::{Refusal, Server},
+    worker::Workers,
+};
 use super::{
     FsCounts,
+    media::{Change, ExchangeError},
     virtio::{
         ActivateError, DeviceKind, DeviceState, Resources, RestoreError, Running, Version,
         VirtioDevice, feature,
     },
 };
-use crate::api::{Cache, Share};
+use crate::{
+    api::{Cache, Medium, Share, Slot},
+    validated::{MAX_NAME, is_name},
+};
 
 /// The sizes of the queue for urgent requests and of the one for the others. A request has as many buffers as pages and a few more, in the ring
 /// itself: a table elsewhere would cost the driver an allocation for each request.
@@ -67,6 +74,7 @@ pub struct Fs {
     tag: [u8; TAG],
     state: FsState,
     workers: Workers,
+    server: Arc<Server>,
     counts: Arc<FsCounts>,
 }
 
@@ -82,11 +90,8 @@ impl Fs {
         files: usize,
     ) -> Result<Self, FsError> {
         let tag = share.tag.clone();
-        let entries: HashMap<_, _> = share
-            .entries
-            .iter()
-            .map(|entry| (entry.name.clone().into_bytes(), entry.read_only))
-            .collect();
+        let entries =
+            share.entries.iter().map(|entry| (entry.name.clone().into_bytes(), entry.read_only));
         let valid = match share.cache {
             Cache::Auto => VALID,
             Cache::None => Duration::ZERO,
@@ -94,14 +99,15 @@ impl Fs {
         let server = Server::new(root, entries, valid, reopen, files)
             .map_err(|source| FsError::Root { tag: tag.clone(), source })?;
         let counts = Arc::<FsCounts>::default();
-        let workers = Workers::spawn(&tag, &Arc::new(server), &counts)
+        let server = Arc::new(server);
+        let workers = Workers::spawn(&tag, &server, &counts)
             .map_err(|source| FsError::Threads { tag: tag.clone(), source })?;
         let mut field = [0; TAG];
         for (to, from) in field.iter_mut().zip(tag.bytes()) {
             *to = from;
         }
         let state = FsState { version: Version, tag };
-        Ok(Self { tag: field, state, workers, counts })
+        Ok(Self { tag: field, state, workers, server, counts })
     }
 
     /// What the share counts; the handle stays good after it was attached.
@@ -139,6 +145,35 @@ impl VirtioDevice for Fs {
 
     fn activate(&mut self, resources: Resources) -> Result<Box<dyn Running>, ActivateError> {
         Ok(Box::new(self.workers.start(resources)?))
+    }
+
+    fn has_slot(&self, slot: &Slot) -> bool {
+        matches!(slot, Slot::Entry { share, .. } if *share == self.state.tag)
+    }
+
+    fn exchange(&mut self, change: Change) -> Result<bool, ExchangeError> {
+        let slot = change.slot();
+        let done = match change {
+            Change::Insert(Medium::Entry { name, read_only, .. }, files) => {
+                match <[OwnedFd; 1]>::try_from(files) {
+                    _ if !is_name(&name, MAX_NAME) => {
+                        Err(Refusal::Unfit("it is no file name".into()))
+                    }
+                    Ok([file]) => self.server.give(&name, read_only, file),
+                    Err(_) => Err(Refusal::Unfit("one descriptor is needed".into())),
+                }
+            }
+            Change::Eject(Slot::Entry { name, .. }) => self.server.take(&name),
+            Change::Insert(Medium::Disk { .. }, _) | Change::Eject(Slot::Disk(_)) => {
+                return Err(ExchangeError::Unknown(slot));
+            }
+        };
+        match done {
+            Ok(()) => Ok(false),
+            Err(Refusal::Taken) => Err(ExchangeError::Taken(slot)),
+            Err(Refusal::Missing) => Err(ExchangeError::Empty(slot)),
+            Err(Refusal::Unfit(why)) => Err(ExchangeError::Unfit { slot, why }),
+        }
     }
 
     fn state(&self) -> DeviceState {

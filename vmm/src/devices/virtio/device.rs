@@ -3,7 +3,11 @@
 use std::{io, os::fd::BorrowedFd, sync::Arc};
 
 use super::{DeviceState, Interrupt, QueueError, RestoreError, SaveError, Stopped, Virtqueue};
-use crate::memory::GuestMemory;
+use crate::{
+    api::Slot,
+    devices::media::{Change, ExchangeError},
+    memory::GuestMemory,
+};
 
 /// The device's type (virtio 1.3, 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +108,20 @@ pub trait VirtioDevice: Send {
     /// # Errors
     /// The transport then sets `NEEDS_RESET`.
     fn activate(&mut self, resources: Resources) -> Result<Box<dyn Running>, ActivateError>;
+
+    /// Whether it has this slot.
+    fn has_slot(&self, _slot: &Slot) -> bool {
+        false
+    }
+
+    /// Puts a medium into a slot that it has, or takes one out, whether a driver runs it or not. Nothing uses what was taken out when this returns.
+    /// True: the configuration space is another one than before.
+    ///
+    /// # Errors
+    /// [`ExchangeError`]; nothing has changed then.
+    fn exchange(&mut self, change: Change) -> Result<bool, ExchangeError> {
+        Err(ExchangeError::Unknown(change.slot()))
+    }
 
     /// What makes this device the one that the driver knows, and nothing of what it does for the driver.
     fn state(&self) -> DeviceState;

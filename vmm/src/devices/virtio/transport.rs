@@ -15,7 +15,11 @@ use super::{
     register::{self, Register},
     status::{self, Transition},
 };
-use crate::memory::GuestMemory;
+use crate::{
+    api::Slot,
+    devices::media::{Change, ExchangeError},
+    memory::GuestMemory,
+};
 
 /// The event data of [`VirtioDevice::source`]; a doorbell's is its queue's index.
 const SOURCE: u32 = u32::MAX;
@@ -117,6 +121,23 @@ impl MmioTransport {
         if self.running.is_some() {
             self.interrupt.config_changed();
         }
+    }
+
+    /// Whether the device has this slot.
+    #[must_use]
+    pub fn has_slot(&self, slot: &Slot) -> bool {
+        self.device.has_slot(slot)
+    }
+
+    /// Puts a medium into a slot of the device or takes one out; the driver hears of it.
+    ///
+    /// # Errors
+    /// [`ExchangeError`]; nothing has changed then.
+    pub fn exchange(&mut self, change: Change) -> Result<(), ExchangeError> {
+        if self.device.exchange(change)? {
+            self.config_changed();
+        }
+        Ok(())
     }
 
     fn register(&self, register: Register) -> u32 {

@@ -66,7 +66,7 @@ impl Server {
         file: OwnedFd,
         answer: &mut Vec<u8>,
     ) -> Result<Outcome, Errno> {
-        answer.u64(self.handles.add(node.id, file)?);
+        answer.u64(self.handles.add(node, file)?);
         // The guest's kernel compares size and modification time when what it believes has run out, so that a program which
         // is executed again need not be read again. A share that is to be always fresh is read at each open.
         let keep = !self.valid.is_zero() && !node.is_directory();
@@ -95,7 +95,8 @@ impl Server {
         match made {
             Ok(file) => {
                 let named = self.reopen.open_as(&file, OFlags::PATH).map_err(full)?;
-                let (node, facts) = self.nodes.remember(named, Some((&parent, name)), false)?;
+                let entry = parent.entry.as_ref().ok_or(Errno::ROFS)?;
+                let (node, facts) = self.nodes.remember(named, Some((&parent, name)), entry)?;
                 self.write_entry(&parent, &node, &facts, call.answer);
                 self.finish_open(&node, Ok(file), call.answer)
             }
@@ -122,7 +123,8 @@ impl Server {
             rustix::fs::openat(&*directory, c".", flags, mode).map_err(full)?
         };
         let named = self.reopen.open_as(&file, OFlags::PATH).map_err(full)?;
-        let (node, facts) = self.nodes.remember(named, None, false)?;
+        let entry = parent.entry.as_ref().ok_or(Errno::ROFS)?;
+        let (node, facts) = self.nodes.remember(named, None, entry)?;
         self.write_entry(&parent, &node, &facts, call.answer);
         self.finish_open(&node, Ok(file), call.answer)
     }

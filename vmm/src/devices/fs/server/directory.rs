@@ -58,7 +58,7 @@ impl Server {
                 }
                 return Ok(Outcome::Answer);
             }
-            if self.is_read_only(&node, name).is_none() && !is_dots(name) {
+            if self.entry(&node, name).is_none() && !is_dots(name) {
                 continue;
             }
             if plus {
@@ -84,9 +84,9 @@ impl Server {
         name: &CStr,
         answer: &mut Vec<u8>,
     ) {
-        let found = match self.is_read_only(parent, name) {
-            Some(read_only) if !is_dots(name) => open_name(directory, name)
-                .and_then(|file| self.nodes.remember(file, Some((&**parent, name)), read_only)),
+        let found = match self.entry(parent, name) {
+            Some(entry) if !is_dots(name) => open_name(directory, name)
+                .and_then(|file| self.nodes.remember(file, Some((&**parent, name)), &entry)),
             _ => Err(Errno::NFILE),
         };
         match found {

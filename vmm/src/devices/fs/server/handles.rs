@@ -1,12 +1,14 @@
 //! Files and directories that the guest has open.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use rustix::io::Errno;
+
+use super::Node;
 
 /// An open file or directory.
 #[derive(Debug)]
@@ -42,14 +44,18 @@ impl Handles {
     }
 
     /// Keeps `file`, which is that of the node, for the guest, and says by which number.
-    pub(super) fn add(&self, node: u64, file: OwnedFd) -> Result<u64, Errno> {
+    pub(super) fn add(&self, node: &Node, file: OwnedFd) -> Result<u64, Errno> {
         let mut table = self.table();
+        // Whoever takes an entry out looks through the table after that.
+        if node.is_gone() {
+            return Err(Errno::STALE);
+        }
         if table.open.len() >= self.limit {
             return Err(Errno::NFILE);
         }
         table.last += 1;
         let id = table.last;
-        let handle = Handle { node, file, reading: Mutex::new(()) };
+        let handle = Handle { node: node.id, file, reading: Mutex::new(()) };
         table.open.insert(id, Arc::new(handle));
         Ok(id)
     }
@@ -76,6 +82,13 @@ impl Handles {
     /// The guest closed all of them.
     pub(super) fn clear(&self) {
         let closed = std::mem::take(&mut self.table().open);
+        drop(closed);
+    }
+
+    /// Closes those of these nodes.
+    pub(super) fn drop_nodes(&self, nodes: &HashSet<u64>) {
+        let closed: Vec<_> =
+            self.table().open.extract_if(|_, handle| nodes.contains(&handle.node)).collect();
         drop(closed);
     }
 

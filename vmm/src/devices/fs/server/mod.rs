@@ -14,6 +14,7 @@
 mod attributes;
 mod contents;
 mod directory;
+mod entries;
 mod handles;
 mod identity;
 mod names;
@@ -22,16 +23,17 @@ mod session;
 mod set;
 mod xattr;
 
-use std::{collections::HashMap, ffi::CStr, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{ffi::CStr, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use rustix::{fs::OFlags, io::Errno};
 
-pub(super) use self::identity::Identity;
 use self::{
     attributes::{Facts, Numbers, write_entry},
+    entries::{Entries, Entry},
     handles::Handles,
     nodes::{Node, Nodes, full, open_name},
 };
+pub(super) use self::{entries::Refusal, identity::Identity};
 use super::{
     protocol::{Body, Header, Opcode, ROOT},
     reopen::Reopen,
@@ -73,18 +75,17 @@ pub(super) struct Server {
     handles: Handles,
     numbers: Numbers,
     reopen: Arc<Reopen>,
-    /// The entries of the root by name, and whether they are read-only.
-    entries: HashMap<Vec<u8>, bool>,
+    entries: Entries,
     /// How long the guest may believe names and attributes.
     valid: Duration,
 }
 
 impl Server {
-    /// Serves `root`, an `O_PATH` descriptor of a directory, of whose entries those that are not in `entries` are not there.
+    /// Serves `root`, an `O_PATH` descriptor of a directory, of whose entries those that are not in `entries` are not there; with each, whether it is read-only.
     /// `files`: how many descriptors it may use.
     pub(super) fn new(
         root: OwnedFd,
-        entries: HashMap<Vec<u8>, bool>,
+        entries: impl IntoIterator<Item = (Vec<u8>, bool)>,
         valid: Duration,
         reopen: Arc<Reopen>,
         files: usize,
@@ -95,7 +96,7 @@ impl Server {
             handles: Handles::new(files / 2),
             numbers: Numbers::default(),
             reopen,
-            entries,
+            entries: Entries::mounted(entries),
             valid,
         })
     }
@@ -103,6 +104,19 @@ impl Server {
     /// The directory in which a thread must stand to call [`Server::handle`].
     pub(super) fn reopen(&self) -> &Reopen {
         &self.reopen
+    }
+
+    /// One more entry, the root of a mount.
+    pub(super) fn give(&self, name: &str, read_only: bool, file: OwnedFd) -> Result<(), Refusal> {
+        self.entries.give(name.as_bytes(), read_only, file)
+    }
+
+    /// Takes an entry out that was given. Nothing of it stays open but what a request is using at this moment.
+    pub(super) fn take(&self, name: &str) -> Result<(), Refusal> {
+        let entry = self.entries.take(name.as_bytes())?;
+        let nodes = self.nodes.drop_entry(&entry);
+        self.handles.drop_nodes(&nodes);
+        Ok(())
     }
 
     /// Does what is asked.
@@ -160,20 +174,23 @@ impl Server {
         name: &CStr,
         answer: &mut Vec<u8>,
     ) -> Result<Arc<Node>, Errno> {
-        let read_only = self.is_read_only(parent, name).ok_or(Errno::NOENT)?;
-        let file = open_name(self.nodes.open(parent)?, name)?;
-        let (node, facts) = self.nodes.remember(file, Some((parent, name)), read_only)?;
+        let entry = self.entry(parent, name).ok_or(Errno::NOENT)?;
+        let directory = self.nodes.open(parent)?;
+        let given = parent.id == ROOT && entry.is_given();
+        let (file, place) = if given {
+            // It has no name on the host.
+            (Entries::open(&*directory, name, &entry)?, None)
+        } else {
+            (open_name(directory, name)?, Some((&**parent, name)))
+        };
+        let (node, facts) = self.nodes.remember(file, place, &entry)?;
         self.write_entry(parent, &node, &facts, answer);
         Ok(node)
     }
 
-    /// Whether an entry of a directory is read-only; `None`: the root has no such entry.
-    fn is_read_only(&self, parent: &Node, name: &CStr) -> Option<bool> {
-        if parent.id == ROOT {
-            self.entries.get(name.to_bytes()).copied()
-        } else {
-            Some(parent.read_only)
-        }
+    /// The share's entry that `name` in a directory is or belongs to; `None`: the root has no such entry.
+    fn entry(&self, parent: &Node, name: &CStr) -> Option<Arc<Entry>> {
+        if parent.id == ROOT { self.entries.get(name) } else { parent.entry.clone() }
     }
 
     /// Tells the guest of a node that is an entry of `parent`.

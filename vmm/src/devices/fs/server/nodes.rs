@@ -6,7 +6,7 @@
 //! directory and must then be the same file (device, inode, mount, time of birth), else the guest is told `ESTALE`.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     ffi::{CStr, CString},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
@@ -23,6 +23,7 @@ use rustix::{
 use super::{
     super::protocol::ROOT,
     attributes::{Facts, Key},
+    entries::Entry,
 };
 
 /// The most nodes. A guest's kernel needs about a KiB for each that it remembers.
@@ -61,8 +62,8 @@ pub(super) struct Node {
     pub(super) key: Key,
     /// The bits of the mode that say what it is; they never change.
     pub(super) kind: u32,
-    /// The entry of the share that it belongs to is read-only.
-    pub(super) read_only: bool,
+    /// The entry of the share that it belongs to; the root belongs to none.
+    pub(super) entry: Option<Arc<Entry>>,
     born: (i64, u32),
     /// Where it can be found; nowhere for the root and for what has lost its name, which keep their descriptors.
     place: Mutex<Option<(u64, CString)>>,
@@ -82,7 +83,15 @@ impl Node {
 
     /// The host refuses changes, and so does this server where a mount that came later would not.
     pub(super) fn writable(&self) -> Result<(), Errno> {
-        if self.read_only { Err(Errno::ROFS) } else { Ok(()) }
+        if self.entry.as_ref().is_none_or(|entry| entry.read_only) {
+            return Err(Errno::ROFS);
+        }
+        Ok(())
+    }
+
+    /// The entry that it belongs to was taken out.
+    pub(super) fn is_gone(&self) -> bool {
+        self.entry.as_ref().is_some_and(|entry| entry.is_gone())
     }
 
     fn place(&self) -> MutexGuard<'_, Option<(u64, CString)>> {
@@ -128,7 +137,7 @@ impl Nodes {
             id: ROOT,
             key: facts.key(),
             kind: facts.kind(),
-            read_only: true,
+            entry: None,
             born: facts.born(),
             place: Mutex::new(None),
             file: Mutex::new(Some(Arc::new(PathFd { file: root, open: open.clone() }))),
@@ -157,12 +166,16 @@ impl Nodes {
         &self,
         file: OwnedFd,
         place: Option<(&Node, &CStr)>,
-        read_only: bool,
+        entry: &Arc<Entry>,
     ) -> Result<(Arc<Node>, Facts), Errno> {
         let facts = Facts::of(&file)?;
         let key = facts.key();
         let place = place.map(|(parent, name)| (parent.id, name.to_owned()));
         let mut table = self.table();
+        // Whoever takes an entry out looks through the table after that.
+        if entry.is_gone() {
+            return Err(Errno::STALE);
+        }
         let id = table.by_key.get(&key).copied();
         if let Some(known) = id.and_then(|id| table.by_id.get_mut(&id))
             && known.node.born == facts.born()
@@ -188,7 +201,7 @@ impl Nodes {
             id,
             key,
             kind: facts.kind(),
-            read_only,
+            entry: Some(entry.clone()),
             born: facts.born(),
             place: Mutex::new(place),
             file: Mutex::new(None),
@@ -248,6 +261,18 @@ impl Nodes {
         let mut table = self.table();
         table.by_id.retain(|id, _| *id == ROOT);
         table.by_key.retain(|_, id| *id == ROOT);
+    }
+
+    /// Forgets the nodes of an entry that is gone, and says which they were.
+    pub(super) fn drop_entry(&self, entry: &Arc<Entry>) -> HashSet<u64> {
+        let mut table = self.table();
+        let of = |node: &Node| node.entry.as_ref().is_some_and(|other| Arc::ptr_eq(other, entry));
+        let dropped: Vec<Known> =
+            table.by_id.extract_if(|_, known| of(&known.node)).map(|(_, known)| known).collect();
+        let ids: HashSet<_> = dropped.iter().map(|known| known.node.id).collect();
+        table.by_key.retain(|_, id| !ids.contains(id));
+        drop(table);
+        ids
     }
 
     /// How many nodes besides the root the guest knows.

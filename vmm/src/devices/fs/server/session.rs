@@ -1,12 +1,12 @@
 //! The beginning and the end of a driver's session, what it forgets, and what concerns whole file systems.
 
-use std::{ffi::CString, sync::Arc};
+use std::sync::Arc;
 
 use rustix::{fs::OFlags, io::Errno};
 
 use super::{
     super::protocol::{Answer, MAJOR, MINOR, OLDEST_MINOR, init},
-    Call, Node, Outcome, Server, open_name,
+    Call, Entries, Node, Outcome, Server,
 };
 use crate::devices::fs::{MAX_PAGES, MAX_TRANSFER};
 
@@ -105,10 +105,8 @@ impl Server {
     pub(super) fn sync_file_systems(&self) -> Result<Outcome, Errno> {
         let root: Arc<Node> = self.nodes.get(super::ROOT)?;
         let directory = self.nodes.open(&root)?;
-        for name in self.entries.iter().filter(|(_, read_only)| !**read_only).map(|(name, _)| name)
-        {
-            let name = CString::new(name.as_slice()).map_err(|_| Errno::INVAL)?;
-            let file = open_name(&directory, &name)?;
+        for (name, entry) in self.entries.writable() {
+            let file = Entries::open(&*directory, &name, &entry)?;
             let file = self.reopen.open_as(file, OFlags::RDONLY | OFlags::NONBLOCK)?;
             rustix::fs::syncfs(file)?;
         }

@@ -3,6 +3,7 @@
 #![allow(clippy::cast_possible_truncation, reason = "the numbers of a test are small")]
 
 mod beneath;
+mod given;
 mod limits;
 mod names;
 mod owners;
