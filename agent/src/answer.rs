@@ -9,16 +9,19 @@ pub(crate) type Answer = Result<Reply, Failure>;
 pub(crate) fn root_of(root: protocol::Root) -> Root {
     match root {
         protocol::Root::Directory { path } => Root::Directory(path),
-        protocol::Root::Layers { lower: protocol::Lower::Erofs { device }, upper } => {
-            Root::Layers {
-                lower: Lower::Erofs(device),
-                upper: match upper {
-                    protocol::Upper::None => Upper::None,
-                    protocol::Upper::Ext4 { device } => Upper::Ext4(device),
-                    protocol::Upper::Tmpfs => Upper::Tmpfs,
-                },
-            }
-        }
+        protocol::Root::Disk { device } => Root::Disk(device),
+        protocol::Root::Layers { lower, upper } => Root::Layers {
+            lower: match lower {
+                protocol::Lower::Erofs { device } => Lower::Erofs(device),
+                protocol::Lower::Ext4 { device } => Lower::Ext4(device),
+            },
+            upper: match upper {
+                protocol::Upper::None => Upper::None,
+                protocol::Upper::Ext4 { device } => Upper::Ext4(device),
+                protocol::Upper::Tmpfs => Upper::Tmpfs,
+                protocol::Upper::Directory { upper, work } => Upper::Directory { upper, work },
+            },
+        },
     }
 }
 

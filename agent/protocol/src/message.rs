@@ -155,6 +155,11 @@ pub enum Root {
         /// What takes the writes.
         upper: Upper,
     },
+    /// An ext4 file system on a block device, which is written to.
+    Disk {
+        /// The device.
+        device: PathBuf,
+    },
     /// A directory that is already there.
     Directory {
         /// Its absolute path where the agent runs.
@@ -169,6 +174,11 @@ pub enum Lower {
     /// An EROFS file system on a block device.
     Erofs {
         /// The device, `/dev/vda` for the VMM's first disk.
+        device: PathBuf,
+    },
+    /// An ext4 file system on a block device, which is only read.
+    Ext4 {
+        /// The device.
         device: PathBuf,
     },
 }
@@ -186,6 +196,14 @@ pub enum Upper {
     },
     /// The guest's memory; what is written goes with the sandbox.
     Tmpfs,
+    /// Directories that are already there, of one virtio-fs device. overlayfs keeps its marks in attributes `user.overlay.*` there, since the
+    /// host's file server may not touch `trusted.*`.
+    Directory {
+        /// What is written, by its absolute path where the agent runs.
+        upper: PathBuf,
+        /// overlayfs's own, on the same mount.
+        work: PathBuf,
+    },
 }
 
 /// Arguments of [`Call::Exec`].

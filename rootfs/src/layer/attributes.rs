@@ -1,4 +1,5 @@
-//! A tar entry's owner, mode, times, device number and extended attributes, checked and in the form that EROFS stores.
+//! A file's owner, mode, times, device number and extended attributes, as a tar entry or a directory of the host says them, checked and in the form
+//! that EROFS stores.
 
 use super::{
     error::EntryError,
@@ -7,8 +8,18 @@ use super::{
 use crate::{
     limits,
     path::display,
-    tar::{Entry, EntryKind},
+    tar::EntryKind,
 };
+
+/// What a source says of a file, nothing judged yet.
+pub(crate) struct Facts {
+    pub(crate) kind: EntryKind,
+    pub(crate) mode: u64,
+    pub(crate) uid: u64,
+    pub(crate) gid: u64,
+    pub(crate) mtime: (i64, u32),
+    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
 
 /// EROFS's numbers for attribute name prefixes (`EROFS_XATTR_INDEX_*` in fs/erofs/erofs_fs.h).
 const USER: u8 = 1;
@@ -16,12 +27,12 @@ const ACL_ACCESS: u8 = 2;
 const ACL_DEFAULT: u8 = 3;
 const SECURITY: u8 = 6;
 
-/// The attributes of `entry`.
-pub(super) fn attributes(entry: &mut Entry) -> Result<Attributes, EntryError> {
+/// The attributes of a file.
+pub(crate) fn attributes(facts: Facts) -> Result<Attributes, EntryError> {
     let mut xattrs = Vec::new();
     let mut area = 12;
-    for (name, value) in std::mem::take(&mut entry.xattrs) {
-        if let Some(xattr) = xattr(&name, value)?.filter(|xattr| applies(xattr, entry.kind)) {
+    for (name, value) in facts.xattrs {
+        if let Some(xattr) = xattr(&name, value)?.filter(|xattr| applies(xattr, facts.kind)) {
             area += (4 + xattr.name.len() + xattr.value.len()).next_multiple_of(4);
             xattrs.push(xattr);
         }
@@ -33,11 +44,11 @@ pub(super) fn attributes(entry: &mut Entry) -> Result<Attributes, EntryError> {
     xattrs.sort_by(|a, b| (a.prefix, &a.name).cmp(&(b.prefix, &b.name)));
     Ok(Attributes {
         // Masked to 12 bits, so it fits.
-        mode: u16::try_from(entry.mode & 0o7777).unwrap_or_default(),
-        uid: owner(entry.uid)?,
-        gid: owner(entry.gid)?,
-        mtime: entry.mtime.0,
-        mtime_ns: entry.mtime.1,
+        mode: u16::try_from(facts.mode & 0o7777).unwrap_or_default(),
+        uid: owner(facts.uid)?,
+        gid: owner(facts.gid)?,
+        mtime: facts.mtime.0,
+        mtime_ns: facts.mtime.1,
         xattrs,
     })
 }
@@ -48,7 +59,7 @@ fn owner(id: u64) -> Result<u32, EntryError> {
 }
 
 /// `new_encode_dev` of include/linux/kdev_t.h.
-pub(super) fn device((major, minor): (u64, u64)) -> Result<u32, EntryError> {
+pub(crate) fn device((major, minor): (u64, u64)) -> Result<u32, EntryError> {
     let encoded = (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12);
     match u32::try_from(encoded) {
         Ok(rdev) if major < 1 << 12 && minor < 1 << 20 => Ok(rdev),

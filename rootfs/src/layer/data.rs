@@ -28,7 +28,7 @@ const BUFFER: usize = 1 << 20;
 const SPACE_CHECK: u64 = 64 << 20;
 
 /// The blob being written.
-pub(super) struct DataWriter {
+pub(crate) struct DataWriter {
     file: File,
     /// Bytes waiting to be written at `flushed`.
     buffer: Vec<u8>,
@@ -39,7 +39,7 @@ pub(super) struct DataWriter {
 }
 
 impl DataWriter {
-    pub(super) fn new(file: File) -> Self {
+    pub(crate) fn new(file: File) -> Self {
         Self {
             file,
             buffer: Vec::with_capacity(BUFFER),
@@ -50,7 +50,7 @@ impl DataWriter {
     }
 
     /// Starts a file of `size` bytes. Its content follows through [`Sink`]; [`FileWriter::finish`] says where it went.
-    pub(super) fn file(&mut self, size: u64) -> Result<FileWriter<'_>, EntryError> {
+    pub(crate) fn file(&mut self, size: u64) -> Result<FileWriter<'_>, EntryError> {
         if size > limits::FILE {
             return Err(EntryError::FileTooLarge(size));
         }
@@ -73,7 +73,7 @@ impl DataWriter {
     }
 
     /// Writes what is buffered and makes the blob durable. Returns its length in blocks.
-    pub(super) fn finish(mut self) -> io::Result<u32> {
+    pub(crate) fn finish(mut self) -> io::Result<u32> {
         self.flush()?;
         self.file.set_len(self.next_block * BLOCK)?;
         self.file.sync_all()?;
@@ -128,7 +128,7 @@ impl DataWriter {
 }
 
 /// One file's content on its way into the blob.
-pub(super) struct FileWriter<'a> {
+pub(crate) struct FileWriter<'a> {
     blob: &'a mut DataWriter,
     size: u64,
     position: u64,
@@ -141,7 +141,7 @@ pub(super) struct FileWriter<'a> {
 
 impl FileWriter<'_> {
     /// Where the content is, once all of it was passed.
-    pub(super) fn finish(mut self) -> Content {
+    pub(crate) fn finish(mut self) -> Content {
         let count = usize::try_from(self.size.div_ceil(self.chunk)).unwrap_or(0);
         self.chunks.resize(count, HOLE);
         let blocks_per_chunk = self.chunk / BLOCK;

@@ -24,7 +24,7 @@ pub(crate) struct LayerIndex {
 
 impl LayerIndex {
     /// Writes the index to `path` and makes it durable.
-    pub(super) fn write(&self, path: &Path) -> io::Result<()> {
+    pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
         let payload = postcard::to_stdvec(self).map_err(io::Error::other)?;
         let mut file = File::create_new(path)?;
         file.write_all(

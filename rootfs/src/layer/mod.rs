@@ -12,6 +12,8 @@ mod tree;
 use std::{fs::File, path::Path};
 
 pub use error::{EntryError, LayerError};
+pub(crate) use attributes::{Facts, attributes, device};
+pub(crate) use data::DataWriter;
 pub(crate) use index::LayerIndex;
 pub(crate) use node::{Attributes, Content, HOLE, Map, Node, NodeKind, Xattr};
 pub(crate) use stream::Blob;
@@ -21,8 +23,6 @@ use crate::{
     path::display,
     tar::{Entry, EntryKind, Reader},
 };
-use attributes::{attributes, device};
-use data::DataWriter;
 use stream::Stream;
 use tree::{Place, Tree};
 
@@ -100,8 +100,15 @@ fn node_kind(
             EntryError::Duplicate
         });
     }
-    let attributes = attributes(entry)?;
-    let mut weight: usize = attributes.xattrs.iter().map(|x| x.name.len() + x.value.len()).sum();
+    let attributes = attributes(Facts {
+        kind: entry.kind,
+        mode: entry.mode,
+        uid: entry.uid,
+        gid: entry.gid,
+        mtime: entry.mtime,
+        xattrs: std::mem::take(&mut entry.xattrs),
+    })?;
+    let mut weight = attributes.weight();
     let kind = match entry.kind {
         EntryKind::Directory => NodeKind::Directory(attributes),
         EntryKind::Fifo => NodeKind::Fifo(attributes),

@@ -79,6 +79,13 @@ pub(crate) enum Map {
     Chunks { bits: u8, blocks: Vec<u32> },
 }
 
+impl Attributes {
+    /// Bytes of memory that it takes beyond its own size.
+    pub(crate) fn weight(&self) -> usize {
+        self.xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len()).sum()
+    }
+}
+
 impl NodeKind {
     pub(crate) fn is_directory(&self) -> bool {
         matches!(self, Self::Implied | Self::Directory(_))

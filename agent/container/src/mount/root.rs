@@ -31,6 +31,8 @@ pub enum Root {
     },
     /// A directory that is already there, by its absolute path.
     Directory(PathBuf),
+    /// An ext4 file system on this block device, which is written to.
+    Disk(PathBuf),
 }
 
 /// The read-only part of a root.
@@ -38,6 +40,8 @@ pub enum Root {
 pub enum Lower {
     /// An EROFS file system on this block device.
     Erofs(PathBuf),
+    /// An ext4 file system on this block device.
+    Ext4(PathBuf),
 }
 
 /// What takes the writes to a root.
@@ -49,7 +53,18 @@ pub enum Upper {
     Ext4(PathBuf),
     /// Memory.
     Tmpfs,
+    /// Directories of one mount whose files can have attributes `user.*`.
+    Directory {
+        /// What is written, by its absolute path.
+        upper: PathBuf,
+        /// overlayfs's own.
+        work: PathBuf,
+    },
 }
+
+/// Tables that are not zeroed yet are left as they are, instead of by a thread that zeroes them; bitmaps are read when they are needed, instead of
+/// all at once.
+const EXT4_OPTIONS: &CStr = c"noinit_itable,no_prefetch_block_bitmaps";
 
 /// How long a disk may take to appear.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -74,9 +89,18 @@ pub(crate) fn prepare(
                 .map_err(at("mount the root (root.path)", path.display()))?;
             path.clone()
         }
-        Root::Layers { lower: Lower::Erofs(device), upper } => {
+        Root::Disk(device) => {
+            let root = scratch.join("root");
+            disk(device, &root, "ext4", MountFlags::empty(), Some(EXT4_OPTIONS))?;
+            root
+        }
+        Root::Layers { lower, upper } => {
+            let (device, kind, options) = match lower {
+                Lower::Erofs(device) => (device, "erofs", None),
+                Lower::Ext4(device) => (device, "ext4", Some(EXT4_OPTIONS)),
+            };
             let lower = scratch.join("lower");
-            disk(device, &lower, "erofs", MountFlags::RDONLY, None)?;
+            disk(device, &lower, kind, MountFlags::RDONLY, options)?;
             lay_over(&lower, upper, scratch)?
         }
     };
@@ -122,26 +146,26 @@ pub(crate) fn mount_at(path: &Path) -> Result<u64, Error> {
 
 fn lay_over(lower: &Path, upper: &Upper, scratch: &Path) -> Result<PathBuf, Error> {
     let over = scratch.join("upper");
-    let volatile = match upper {
+    let own = [over.join("upper"), over.join("work")];
+    let ([upper, work], options) = match upper {
         Upper::None => return Ok(lower.to_owned()),
         Upper::Ext4(device) => {
-            // Tables that are not zeroed yet are left as they are, instead of by a thread that zeroes them; bitmaps are
-            // read when they are needed, instead of all at once.
-            let options = c"noinit_itable,no_prefetch_block_bitmaps";
-            disk(device, &over, "ext4", MountFlags::empty(), Some(options))?;
-            ""
+            disk(device, &over, "ext4", MountFlags::empty(), Some(EXT4_OPTIONS))?;
+            (own.each_ref(), "")
         }
         Upper::Tmpfs => {
             disk(Path::new("tmpfs"), &over, "tmpfs", MountFlags::empty(), Some(c"mode=755"))?;
-            make_directories(&over).map_err(at("make directories in", over.display()))?;
-            ",volatile"
+            make_directories(own.each_ref()).map_err(at("make directories in", over.display()))?;
+            (own.each_ref(), ",volatile")
         }
+        Upper::Directory { upper, work } => ([upper, work], ",userxattr"),
     };
     let root = scratch.join("root");
     let data = format!(
-        "lowerdir={},upperdir={over}/upper,workdir={over}/work{volatile}\0",
+        "lowerdir={},upperdir={},workdir={}{options}\0",
         lower.display(),
-        over = over.display()
+        upper.display(),
+        work.display()
     );
     let data = CStr::from_bytes_until_nul(data.as_bytes()).unwrap_or_default();
     let overlay = || rustix::mount::mount("overlay", &root, "overlay", MountFlags::empty(), data);
@@ -149,7 +173,7 @@ fn lay_over(lower: &Path, upper: &Upper, scratch: &Path) -> Result<PathBuf, Erro
         Err(Errno::NOENT) => {
             make_point(&root)?;
             // A fresh upper file system does not have its two directories yet.
-            make_directories(&over).and_then(|()| overlay())
+            make_directories([upper, work]).and_then(|()| overlay())
         }
         mounted => mounted,
     };
@@ -157,9 +181,9 @@ fn lay_over(lower: &Path, upper: &Upper, scratch: &Path) -> Result<PathBuf, Erro
     Ok(root)
 }
 
-fn make_directories(over: &Path) -> Result<(), Errno> {
-    for name in ["upper", "work"] {
-        match rustix::fs::mkdir(over.join(name), DIRECTORY) {
+fn make_directories(paths: [&PathBuf; 2]) -> Result<(), Errno> {
+    for path in paths {
+        match rustix::fs::mkdir(path, DIRECTORY) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(errno),
         }
