@@ -313,7 +313,10 @@ fn a_root_over_a_directory_of_the_host() {
     agent.stream(2).read_to_string(&mut err).unwrap();
     assert_eq!(err, "");
     let listed = "again\nbig\nchanged\nclosed\nelsewhere\nfar\nlink\nmode\nnew\npipe\nx\n";
-    assert!(out.starts_with(&format!("{listed}changed\nmore\nmoved\n700\noverlay / overlay rw")), "{out}");
+    assert!(
+        out.starts_with(&format!("{listed}changed\nmore\nmoved\n700\noverlay / overlay rw")),
+        "{out}"
+    );
     assert_eq!(agent.wait("c", None).status, ExitStatus::Code(0));
     let written = agent.dir.path().join("snapshot/fs/work");
     let (end, _) = agent.power_off();

@@ -34,6 +34,7 @@
 //! # Parts
 //! - [`Store`]: the images and layers on this host; [`Store::import`] takes a [`Source`].
 //! - [`Image`]: an image of the store, and a reader for single files in it.
+//! - [`snapshot`]: the same disks, of directories that are on the host already.
 //! - [`writable`]: the ext4 image that holds what a container writes.
 
 mod digest;
@@ -42,6 +43,7 @@ mod layer;
 mod limits;
 mod merge;
 mod path;
+pub mod snapshot;
 mod source;
 mod store;
 mod tar;

@@ -5,11 +5,7 @@ use super::{
     error::EntryError,
     node::{Attributes, Xattr},
 };
-use crate::{
-    limits,
-    path::display,
-    tar::EntryKind,
-};
+use crate::{limits, path::display, tar::EntryKind};
 
 /// What a source says of a file, nothing judged yet.
 pub(crate) struct Facts {

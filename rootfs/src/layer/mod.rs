@@ -11,9 +11,9 @@ mod tree;
 
 use std::{fs::File, path::Path};
 
-pub use error::{EntryError, LayerError};
 pub(crate) use attributes::{Facts, attributes, device};
 pub(crate) use data::DataWriter;
+pub use error::{EntryError, LayerError};
 pub(crate) use index::LayerIndex;
 pub(crate) use node::{Attributes, Content, HOLE, Map, Node, NodeKind, Xattr};
 pub(crate) use stream::Blob;

@@ -10,6 +10,8 @@ use rustix::{
     io::Errno,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::WalkError;
 use crate::path::display;
 
@@ -22,7 +24,8 @@ const UNFOLLOWED: [&[u8]; 3] = [b"redirect", b"metacopy", b"whiteout"];
 const MAX_XATTR: usize = 64 << 10;
 
 /// In which attributes an overlay keeps its marks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Marks {
     /// `trusted.overlay.*`, which is usual.
     Trusted,

@@ -1,13 +1,13 @@
 //! Opening what is in a directory, and never anything outside of it.
 
 use std::{
-    ffi::CStr,
+    ffi::{CStr, CString},
     os::fd::{AsFd, OwnedFd},
     path::Path,
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, Dir, Mode, OFlags, ResolveFlags, Statx, StatxFlags},
+    fs::{AtFlags, Dir, Mode, OFlags, ResolveFlags, Statx, StatxFlags},
     io::Errno,
 };
 
@@ -43,10 +43,7 @@ pub(super) fn look(directory: impl AsFd, name: &CStr) -> Result<Statx, Errno> {
 }
 
 /// The names in a directory, sorted, so that equal trees make equal layers. Absent: there are more than `most`.
-pub(super) fn names(
-    directory: impl AsFd,
-    most: usize,
-) -> Result<Option<Vec<std::ffi::CString>>, Errno> {
+pub(super) fn names(directory: impl AsFd, most: usize) -> Result<Option<Vec<CString>>, Errno> {
     let mut names = Vec::new();
     for entry in Dir::read_from(directory)? {
         let entry = entry?;
@@ -72,8 +69,3 @@ pub(super) fn is_same(before: &Statx, after: &Statx) -> bool {
     };
     key(before) == key(after)
 }
-
-/// Whether this process reaches files at all; for errors that name the directory itself.
-pub(super) const SELF: &CStr = c"";
-/// The current directory, for absolute paths.
-pub(super) const ANYWHERE: rustix::fd::BorrowedFd<'static> = CWD;

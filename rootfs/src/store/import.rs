@@ -1,7 +1,6 @@
 //! Import: a source's layers, one after the other, then the image over them. Each appears in the store by one rename, or not at all.
 
 use std::{
-    collections::HashMap,
     fs,
     io::{self, Write},
     path::Path,
@@ -9,14 +8,13 @@ use std::{
 
 use super::{
     Image, Store, StoreError,
+    compose::{ComposeError, Composed, Layers, compose},
     image::{CONFIG, METADATA, Record},
     names::{Names, normalize},
     sync_directory,
 };
 use crate::{
-    BLOCK, Digest, LayerError, MergeError, Source, SourceError, WriteError, erofs, layer,
-    layer::LayerIndex,
-    limits, merge,
+    Digest, LayerError, MergeError, Source, SourceError, WriteError, layer,
     source::{Package, PackageLayer},
 };
 
@@ -179,46 +177,26 @@ impl Store {
 
     fn join(&self, package: &Package, work: &Path) -> Result<(), ImportError> {
         let diff_ids: Vec<Digest> = package.layers.iter().map(|layer| layer.diff_id).collect();
-        let mut budget = limits::IMAGE_METADATA as u64;
-        let mut indexes = Vec::with_capacity(diff_ids.len());
-        for diff_id in &diff_ids {
-            let path = self.layer_path(*diff_id).join(layer::INDEX);
-            indexes
-                .push(LayerIndex::read(&path, &mut budget).map_err(StoreError::io("read", &path))?);
-        }
-        let mut image = merge::Image::new();
-        for (number, (index, layer)) in indexes.iter().zip(&package.layers).enumerate() {
-            let digest = layer.digest();
-            image.apply(number, index).map_err(|source| ImportError::Merge { digest, source })?;
-        }
-
-        // A layer that an image has twice is on its disk once; one without content is not.
-        let (mut blobs, mut lengths) = (Vec::new(), Vec::new());
-        let mut numbers = HashMap::new();
-        let mut blob_of_layer = Vec::with_capacity(diff_ids.len());
-        for (diff_id, index) in diff_ids.iter().zip(&indexes) {
-            let number = *numbers.entry(*diff_id).or_insert_with(|| {
-                if index.data_blocks > 0 {
-                    blobs.push(*diff_id);
-                    lengths.push(index.data_blocks);
-                }
-                blobs.len().saturating_sub(1)
-            });
-            blob_of_layer.push(number);
-        }
-
         let staged = work.join("image");
-        let metadata = staged.join(METADATA);
         fs::create_dir(&staged).map_err(StoreError::io("make", &staged))?;
-        let layers = erofs::Layers {
-            blob_of_layer: &blob_of_layer,
-            blob_blocks: &lengths,
+        let layers = Layers {
+            keys: &diff_ids,
+            index: &|diff_id| self.layer_path(diff_id).join(layer::INDEX),
             identity: identity(&diff_ids),
         };
-        let blocks = erofs::write(&image, &layers, &metadata)?;
+        let Composed { blobs, size } =
+            compose(&layers, &staged.join(METADATA)).map_err(|error| match error {
+                ComposeError::Merge { number, source } => {
+                    let layer = package.layers.get(number);
+                    let digest = layer.map_or(package.id, PackageLayer::digest);
+                    ImportError::Merge { digest, source }
+                }
+                ComposeError::Write(error) => error.into(),
+                ComposeError::Store(error) => error.into(),
+            })?;
         let finish = || {
             write_durable(&staged.join(CONFIG), &package.config)?;
-            Record { layers: diff_ids, blobs, size: u64::from(blocks) * BLOCK }.write(&staged)?;
+            Record { layers: diff_ids, blobs, size }.write(&staged)?;
             sync_directory(&staged)
         };
         finish().map_err(StoreError::io("write", &staged)).map_err(Into::into)
@@ -235,7 +213,7 @@ fn identity(diff_ids: &[Digest]) -> Digest {
     Digest::of(text.as_bytes())
 }
 
-pub(super) fn write_durable(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_durable(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = fs::File::create_new(path)?;
     file.write_all(bytes)?;
     file.sync_all()

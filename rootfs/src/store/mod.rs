@@ -7,6 +7,8 @@
 //! layers/<diff_id>/          data, index
 //! images/<id>/               metadata, config.json, image.json
 //! writable/                  empty ext4 images, one per size
+//! snapshots/<stamp>/         data, index, source.json: what directories of the host hold
+//! roots/<id>/                metadata, root.json: disks of such directories
 //! locks/<diff_id>            held by who is making that layer
 //! tmp/                       what is not finished; renamed into place when it is
 //! ```
@@ -14,6 +16,7 @@
 //! Everything under `layers` and `images` is complete and durable, because it appears by one rename. A process that is killed leaves
 //! something in `tmp`, and whoever opens the store next sweeps it away, unless others are still at work.
 
+mod compose;
 mod image;
 mod import;
 mod lock;
@@ -26,7 +29,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub(crate) use compose::{ComposeError, Layers, compose};
 pub use image::Image;
+pub(crate) use import::write_durable;
 pub use import::{ImportError, Progress};
 pub(crate) use lock::Lock;
 
@@ -84,7 +89,10 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
+    pub(crate) fn io<'a>(
+        action: &'static str,
+        path: &'a Path,
+    ) -> impl FnOnce(io::Error) -> Self + 'a {
         move |source| Self::Io { action, path: path.to_owned(), source }
     }
 }
@@ -121,7 +129,7 @@ impl Store {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(StoreError::io("read", &version)(e)),
         }
-        for name in ["layers", "images", "writable", "locks", "tmp"] {
+        for name in ["layers", "images", "writable", "snapshots", "roots", "locks", "tmp"] {
             make(&root.join(name))?;
         }
         if !version.exists() {
@@ -219,6 +227,18 @@ impl Store {
         self.root.join("writable").join(name)
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn snapshot_path(&self, stamp: Digest) -> PathBuf {
+        self.root.join("snapshots").join(stamp.hex())
+    }
+
+    pub(crate) fn root_path(&self, id: Digest) -> PathBuf {
+        self.root.join("roots").join(id.hex())
+    }
+
     fn tmp(&self) -> PathBuf {
         self.root.join("tmp")
     }
@@ -261,7 +281,7 @@ impl Store {
 }
 
 /// The names in a directory of the store, all of which this program made.
-fn entries(directory: &Path) -> Result<Vec<String>, StoreError> {
+pub(crate) fn entries(directory: &Path) -> Result<Vec<String>, StoreError> {
     let read = || -> io::Result<Vec<String>> {
         fs::read_dir(directory)?
             .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))

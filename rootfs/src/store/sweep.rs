@@ -39,7 +39,7 @@ impl Store {
     }
 
     /// Sweeps unless somebody else is at work; returns whether it did.
-    fn try_sweep(&self) -> Result<bool, StoreError> {
+    pub(crate) fn try_sweep(&self) -> Result<bool, StoreError> {
         let path = self.root.join("lock");
         match Lock::try_exclusive(&path).map_err(StoreError::io("lock", &path))? {
             Some(_exclusive) => self.sweep().map(|()| true),
@@ -53,6 +53,7 @@ impl Store {
         for id in &ids {
             needed.extend(Record::load(&self.image_path(*id))?.layers.iter().map(Digest::hex));
         }
+        self.sweep_snapshots()?;
         for directory in ["layers", "tmp", "locks"] {
             let directory = self.root.join(directory);
             for name in entries(&directory)? {

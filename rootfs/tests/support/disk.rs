@@ -41,16 +41,21 @@ pub type Tree = BTreeMap<Vec<u8>, Seen>;
 
 /// Copies the disk of an image into one file, holes kept.
 pub fn concatenate(image: &Image, to: &Path) {
+    assert_eq!(join(&image.disk_files(), to), image.size);
+}
+
+/// Copies files one after the other into one, holes kept. Returns its length.
+pub fn join(parts: &[PathBuf], to: &Path) -> u64 {
     let mut out = fs::File::create(to).unwrap();
     let mut length = 0;
-    for part in image.disk_files() {
-        let size = fs::metadata(&part).unwrap().len();
+    for part in parts {
+        let size = fs::metadata(part).unwrap().len();
         assert!(size > 0 && size % 4096 == 0, "{}: {size}", part.display());
-        copy_sparse(&part, &mut out, length);
+        copy_sparse(part, &mut out, length);
         length += size;
     }
     out.set_len(length).unwrap();
-    assert_eq!(length, image.size);
+    length
 }
 
 fn copy_sparse(from: &Path, out: &mut fs::File, at: u64) {

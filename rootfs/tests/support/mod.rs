@@ -43,7 +43,7 @@ impl Fixture {
     /// Everything that the store holds beyond what an empty one does.
     pub fn leftovers(&self) -> Vec<String> {
         let mut left = Vec::new();
-        for directory in ["layers", "images", "tmp", "locks", "writable"] {
+        for directory in ["layers", "images", "tmp", "locks", "writable", "snapshots", "roots"] {
             for entry in std::fs::read_dir(self.dir.path().join("store").join(directory)).unwrap() {
                 left.push(format!("{directory}/{}", entry.unwrap().file_name().to_string_lossy()));
             }

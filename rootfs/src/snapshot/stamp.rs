@@ -1,0 +1,76 @@
+//! What tells a snapshot's directory from every other, so that its blob is found again and no other one is taken for it.
+//!
+//! containerd names snapshots by number, and begins anew when its database is lost, so that neither a path nor an inode number says what a directory holds.
+//! The time of a directory's birth and that of its last change do: a directory that is made later has later ones, whatever its name and inode. So the
+//! stamp has
+//! - the file system: device number and identifier,
+//! - the directory: inode, birth time, change time, modification time, owner and mode,
+//! - each thing in it: name, inode, kind and mode, size, change time, modification time, which shows what was added, removed or replaced
+//!   in the directories at the top too.
+//!
+//! A lower directory of an overlay is of a committed snapshot, which containerd never writes to again. An administrator who edits a file deep in one all
+//! the same does what overlayfs calls undefined, and only a change that shows in the stamp is seen.
+//!
+//! Whatever is in doubt is made anew: another device number after a restart, other times. A file system without birth times is refused.
+
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{Statx, StatxFlags, StatxTimestamp};
+
+use super::{Marks, WalkError, open};
+use crate::{Digest, limits, path::display};
+
+/// Changes whenever blobs are made otherwise.
+const VERSION: &str = "bulkhead snapshot 1";
+
+/// The stamp of the directory.
+pub(super) fn of(root: &OwnedFd, marks: Marks) -> Result<Digest, WalkError> {
+    let failed = |errno| WalkError::read(".".into(), errno);
+    let look = open::look(root, c"").map_err(failed)?;
+    if !tells_birth(&look) {
+        return Err(WalkError::NoBirthTime);
+    }
+    let file_system = rustix::fs::fstatvfs(root).map_err(failed)?;
+    let mut text = format!(
+        "{VERSION} {}\n{}:{} {:x} {} {} {}\n",
+        marks.name(),
+        look.stx_dev_major,
+        look.stx_dev_minor,
+        file_system.f_fsid,
+        time(&look.stx_btime),
+        look.stx_uid,
+        look.stx_gid,
+    )
+    .into_bytes();
+    push(&look, &mut text);
+    // The directory is listed again when it is read; here its size must be no reason to fail.
+    let names = open::names(root, limits::LAYER_ENTRIES).map_err(failed)?.unwrap_or_default();
+    for name in names {
+        let look =
+            open::look(root, &name).map_err(|_| WalkError::Changed(display(name.to_bytes())))?;
+        text.extend_from_slice(name.as_bytes_with_nul());
+        push(&look, &mut text);
+    }
+    Ok(Digest::of(&text))
+}
+
+/// Whether the file system of a directory says when it was made.
+pub(super) fn tells_birth(look: &Statx) -> bool {
+    look.stx_mask & StatxFlags::BTIME.bits() != 0
+}
+
+fn push(look: &Statx, text: &mut Vec<u8>) {
+    let line = format!(
+        "{} {:o} {} {} {}\n",
+        look.stx_ino,
+        look.stx_mode,
+        look.stx_size,
+        time(&look.stx_ctime),
+        time(&look.stx_mtime),
+    );
+    text.extend_from_slice(line.as_bytes());
+}
+
+fn time(time: &StatxTimestamp) -> String {
+    format!("{}.{:09}", time.tv_sec, time.tv_nsec)
+}

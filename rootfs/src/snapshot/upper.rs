@@ -1,0 +1,60 @@
+//! The upper directory of an overlay that a guest writes to. The guest's overlayfs keeps its marks in `user.overlay.*`, since a file server without
+//! CAP_SYS_ADMIN may not touch `trusted.*`, where the host's overlayfs looks for them. The one mark that both need is that of opaque directories.
+
+use std::{os::fd::AsFd, path::Path};
+
+use rustix::fs::{FileType, OFlags};
+
+use super::{
+    SnapshotError, WalkError,
+    marks::{Marks, Of, Reader, copy_opaque},
+    open,
+};
+use crate::{LayerError, limits, path::display};
+
+/// Makes each directory of `upper` that is opaque for the host's overlayfs opaque for a guest's, and the other way round. For before a guest gets
+/// the directory and after it had it, never meanwhile. Nothing outside of the directory is reached, whatever a guest has put there.
+///
+/// # Errors
+/// [`SnapshotError::Directory`]: something that cannot be read, a mark that a guest's overlayfs would not follow, more than 2,000,000 directories.
+pub fn settle(upper: &Path) -> Result<(), SnapshotError> {
+    settle_inside(upper).map_err(|source| SnapshotError::Directory { path: upper.into(), source })
+}
+
+fn settle_inside(upper: &Path) -> Result<(), WalkError> {
+    let root = open::root(upper).map_err(|errno| WalkError::read(".".into(), errno))?;
+    let mut reader = Reader::new(Marks::Trusted);
+    let mut todo: Vec<Vec<u8>> = vec![b".".to_vec()];
+    let mut count = 0;
+    while let Some(path) = todo.pop() {
+        let entry = || display(&path);
+        let failed = |errno| WalkError::read(entry(), errno);
+        count += 1;
+        if count > limits::LAYER_ENTRIES {
+            return Err(LayerError::TooManyEntries(limits::LAYER_ENTRIES).into());
+        }
+        let directory = open::inside(&root, &path, OFlags::DIRECTORY).map_err(failed)?;
+        reader.read(Of::Open(directory.as_fd()), &entry)?;
+        copy_opaque(directory.as_fd()).map_err(failed)?;
+        for below in rustix::fs::Dir::read_from(&directory).map_err(failed)? {
+            let below = below.map_err(failed)?;
+            let name = below.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            let is_directory = match below.file_type() {
+                FileType::Unknown => open::look(&directory, name).is_ok_and(|look| {
+                    FileType::from_raw_mode(look.stx_mode.into()) == FileType::Directory
+                }),
+                kind => kind == FileType::Directory,
+            };
+            if is_directory && path.len() + name.to_bytes().len() < limits::PATH {
+                todo.push([&path[..], b"/", name.to_bytes()].concat());
+            }
+            if todo.len() > limits::LAYER_ENTRIES {
+                return Err(LayerError::TooManyEntries(limits::LAYER_ENTRIES).into());
+            }
+        }
+    }
+    Ok(())
+}
