@@ -27,7 +27,7 @@ pub use process::ProcessInfo;
 pub use stats::Stats;
 
 /// The version of these messages; a monitor refuses an agent of another one.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// The port of the control connection.
 pub const CONTROL_PORT: u32 = 1024;
 /// The port of the stdio connections.
