@@ -8,6 +8,7 @@ mod events;
 mod fault;
 mod limits;
 mod link;
+mod network;
 mod processes;
 mod relay;
 mod relays;

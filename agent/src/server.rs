@@ -23,6 +23,7 @@ use crate::{
     events::{self, Events, Source},
     fault::{Fault, to},
     link::Link,
+    network,
     processes::{Joined, Meters, Processes},
     relay::Relay,
     relays::Relays,
@@ -185,7 +186,7 @@ impl Server {
     }
 
     fn create(&mut self, create: Create<Spec>) -> Answer {
-        let Create { container: id, spec, root, stdio, shares, bundle } = create;
+        let Create { container: id, spec, root, stdio, shares, bundle, network } = create;
         check_id(&id)?;
         if self.processes.contains(&id) {
             return Err(state(format!("container {id} exists already")));
@@ -194,9 +195,15 @@ impl Server {
             return Err(state(format!("{MAX_CONTAINERS} containers exist already; delete one")));
         }
         self.shares.mount(&shares)?;
+        let (own, shared) = if makes_namespace(&spec, NamespaceType::Network) {
+            (network, None)
+        } else {
+            (None, network)
+        };
+        shared.as_ref().map_or(Ok(()), network::configure)?;
         let terminal = spec.process.as_ref().is_some_and(|process| process.terminal);
         let (ends, prepared) = self.streams(&stdio, terminal)?;
-        if makes_user_namespace(&spec) {
+        if makes_namespace(&spec, NamespaceType::User) {
             boot::show_kernel_file_systems()?;
         }
         let created = Builder::new(&self.platform, ends)
@@ -205,6 +212,13 @@ impl Server {
             .init(&id, &spec, root_of(root));
         let Created { container, console, warnings } = created.map_err(failure)?;
         let pid = container.init().pid();
+        if let Some(network) = own
+            && let Err(failure) = network::hand_over(&network, pid)
+        {
+            // Its cgroup goes with the guest.
+            let _ = container.init().signal(libc::SIGKILL);
+            return Err(failure);
+        }
         let console = nonblocking(console)?;
         self.processes.add(container, console.clone());
         let target = Target { container: id, exec: None };
@@ -366,9 +380,8 @@ fn nonblocking(console: Option<OwnedFd>) -> Result<Option<Rc<OwnedFd>>, Failure>
     Ok(console.map(Rc::new))
 }
 
-fn makes_user_namespace(spec: &Spec) -> bool {
-    let new =
-        |namespace: &Namespace| namespace.kind == NamespaceType::User && namespace.path.is_none();
+fn makes_namespace(spec: &Spec, kind: NamespaceType) -> bool {
+    let new = |namespace: &Namespace| namespace.kind == kind && namespace.path.is_none();
     spec.linux.as_ref().is_some_and(|linux| linux.namespaces.iter().any(new))
 }
 

@@ -334,6 +334,7 @@ fn a_container_as_docker_makes_it() {
         stdio: all(1),
         shares: Vec::new(),
         bundle: String::new(),
+        network: None,
     };
     let start: Call = Call::Start { container: agent.id("c") };
     let mut frames = Vec::new();

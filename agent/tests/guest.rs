@@ -357,6 +357,7 @@ fn create(root: Root, share: Option<&str>, script: &str) -> Call {
         stdio: Stdio { main: Some(1), stdin: false, stderr: Some(2) },
         shares: share.into_iter().map(str::to_owned).collect(),
         bundle: String::new(),
+        network: None,
     }))
 }
 
@@ -451,6 +452,7 @@ fn a_container_in_memory() {
         stdio: Stdio::default(),
         shares: vec!["nothing".to_owned()],
         bundle: String::new(),
+        network: None,
     };
     let failure = agent.call(Call::Create(Box::new(create))).unwrap_err();
     assert!(failure.message.contains("nothing"), "{failure}");

@@ -338,6 +338,7 @@ fn a_host_process_has_no_shares() {
             stdio: Stdio::default(),
             shares: vec![tag.to_owned()],
             bundle: String::new(),
+            network: None,
         };
         let failure = agent.call(Call::Create(Box::new(create))).unwrap_err();
         assert!(failure.message.contains(why), "{failure}");

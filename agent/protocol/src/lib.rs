@@ -14,6 +14,7 @@
 
 mod frame;
 mod message;
+pub mod network;
 mod process;
 pub mod stats;
 
@@ -23,6 +24,7 @@ pub use message::{
     Ready, Reply, Request, Root, Stdio, StreamHello, Target, Token, Upper, WindowSize,
 };
 
+pub use network::Network;
 pub use process::ProcessInfo;
 pub use stats::Stats;
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{ProcessInfo, Stats};
+use crate::{Network, ProcessInfo, Stats};
 
 /// Names one stdio stream of one process; chosen by the monitor, unique in a sandbox.
 pub type Token = u64;
@@ -142,6 +142,9 @@ pub struct Create<S = Value> {
     /// The bundle's directory on the host, for the state that hooks get.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub bundle: String,
+    /// The container's network; absent: a loopback device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
 }
 
 /// Where a container's root file system comes from.

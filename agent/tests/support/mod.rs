@@ -263,6 +263,7 @@ impl Agent {
             stdio,
             shares: Vec::new(),
             bundle: String::new(),
+            network: None,
         })))
     }
 

@@ -464,6 +464,7 @@ impl<'a> Monitor<'a> {
             stdio: self.stdio(),
             shares: self.plan.machine.shares.iter().map(|share| share.tag.clone()).collect(),
             bundle: self.plan.bundle.clone(),
+            network: None,
         };
         self.ask(Call::Create(Box::new(create)), Owed::Create)
             .map_err(|failure| Fault::Agent(failure.message))
