@@ -9,10 +9,11 @@ use crate::{
     arch::current::layout,
     bus::Bus,
     devices::{
-        BalloonCounts, BlockCounts, FsCounts, VsockCounts,
+        BalloonCounts, BlockCounts, FsCounts, NetCounts, VsockCounts,
         balloon::Balloon,
         block::{Block, Files},
         fs::Fs,
+        net::Net,
         rng::Rng,
         virtio::{Attached, attach},
         vsock::Vsock,
@@ -36,6 +37,8 @@ pub struct Counts {
     pub balloon: Option<Arc<BalloonCounts>>,
     /// Of each share.
     pub shares: Vec<Arc<FsCounts>>,
+    /// Of each network card.
+    pub nics: Vec<Arc<NetCounts>>,
 }
 
 /// The devices that a machine has besides its source of random bytes.
@@ -48,6 +51,8 @@ pub struct Devices {
     pub balloon: bool,
     /// The shares.
     pub shares: Vec<Fs>,
+    /// The network cards.
+    pub nics: Vec<Net>,
 }
 
 /// Attaches the devices, in the order in which the guest sees them.
@@ -78,6 +83,10 @@ pub fn attach_all(
     }
     for device in devices.shares {
         counts.shares.push(device.counts());
+        attached.push(attach(device, memory.clone(), events)?);
+    }
+    for device in devices.nics {
+        counts.nics.push(device.counts());
         attached.push(attach(device, memory.clone(), events)?);
     }
     Ok(attached)

@@ -19,7 +19,7 @@ use crate::{
     boot::{self, BootError},
     cmdline,
     devices::{
-        BalloonCounts, BlockCounts, FsCounts, VsockCounts,
+        BalloonCounts, BlockCounts, FsCounts, NetCounts, VsockCounts,
         block::BlockError,
         fs::Fs,
         media::Change,
@@ -108,7 +108,7 @@ impl Machine {
         events: &mut Events,
         notices: Arc<Notices>,
     ) -> Result<Self, MachineError> {
-        let Opened { host, kind, disks, vsock, serial, gauge, source, target, .. } = opened;
+        let Opened { host, kind, disks, vsock, nics, serial, gauge, source, target, .. } = opened;
         let ranges = layout::memory_ranges(config.memory);
         let (saved, memory) = match source {
             Some(source) => source.map(&ranges).map(|(saved, memory)| (Some(saved), memory))?,
@@ -117,7 +117,7 @@ impl Machine {
         let vm = Vm::new(&host, memory.clone())?;
         vm.add_interrupt_controllers()?;
         let mut counts = Counts::default();
-        let devices = Devices { disks, vsock, balloon: config.balloon, shares };
+        let devices = Devices { disks, vsock, balloon: config.balloon, shares, nics };
         let attached = attach_all(devices, &memory, events, &mut counts)?;
         let exchange = config.exchange;
         let made = match (config.origin, saved) {
@@ -246,11 +246,12 @@ impl Machine {
             .gauge
             .measure(&guest)
             .map_err(|error| format!("cannot read /proc/self/smaps: {error}"))?;
-        let Counts { disks, vsock, balloon, shares } = &self.counts;
+        let Counts { disks, vsock, balloon, shares, nics } = &self.counts;
         let disks = |count: fn(&BlockCounts) -> u64| disks.iter().map(|d| count(d)).sum();
         let vsock = |count: fn(&VsockCounts) -> u64| vsock.as_ref().map_or(0, |v| count(v));
         let balloon = |count: fn(&BalloonCounts) -> u64| balloon.as_ref().map_or(0, |b| count(b));
         let shares = |count: fn(&FsCounts) -> u64| shares.iter().map(|s| count(s)).sum();
+        let nics = |count: fn(&NetCounts) -> u64| nics.iter().map(|n| count(n)).sum();
         Ok(Counters {
             instructions: self.shared.instructions.total(),
             exits: self.shared.exits.load(Ordering::Relaxed),
@@ -265,6 +266,12 @@ impl Machine {
             balloon_errors: balloon(|balloon| balloon.errors.get()),
             share_requests: shares(|share| share.requests.get()),
             share_errors: shares(|share| share.errors.get()),
+            net_received: nics(|nic| nic.received.get()),
+            net_received_bytes: nics(|nic| nic.received_bytes.get()),
+            net_sent: nics(|nic| nic.sent.get()),
+            net_sent_bytes: nics(|nic| nic.sent_bytes.get()),
+            net_dropped: nics(|nic| nic.dropped.get()),
+            net_errors: nics(|nic| nic.errors.get()),
             overhead_kib: resident.own_kib,
             guest_kib: resident.guest_kib,
             guest_private_kib: resident.guest_private_kib,

@@ -10,6 +10,7 @@ use crate::{
     devices::{
         block::{BlockError, Files},
         fs::{Fs, FsError, Reopen},
+        net::{Net, NetError},
         vsock::{Vsock, VsockError},
     },
     jail::{self, Contents, Jail, JailError},
@@ -37,6 +38,9 @@ pub enum OpenError {
     /// The socket device.
     #[error(transparent)]
     Vsock(#[from] VsockError),
+    /// A network card.
+    #[error(transparent)]
+    Net(#[from] NetError),
     /// The serial console.
     #[error(transparent)]
     Serial(#[from] SerialError),
@@ -70,6 +74,8 @@ pub struct Opened {
     pub disks: Vec<Files>,
     /// The socket device.
     pub vsock: Option<Vsock>,
+    /// The network cards with their taps.
+    pub nics: Vec<Net>,
     /// The serial port and its interrupt.
     pub serial: Option<(SerialPort, EventFd)>,
     /// Where the process's memory is measured.
@@ -105,6 +111,7 @@ impl Opened {
         }
         let disks = config.disks.iter().map(Files::open).collect::<Result<_, _>>()?;
         let vsock = config.vsock.as_ref().map(Vsock::bind).transpose()?;
+        let nics = config.nics.iter().map(Net::open).collect::<Result<_, _>>()?;
         let serial = config.serial.as_ref().map(SerialPort::new).transpose()?;
         let gauge = Gauge::open().map_err(OpenError::Smaps)?;
         let reopen = match config.shares.is_empty() {
@@ -116,7 +123,7 @@ impl Opened {
             None => None,
             Some(files) => Some(Target::create(files, Identity::here(config.shape.clone()))?),
         };
-        Ok(Self { host, kind, disks, vsock, serial, gauge, source, target, reopen })
+        Ok(Self { host, kind, disks, vsock, nics, serial, gauge, source, target, reopen })
     }
 
     /// Shuts the process in, with the directory of the control socket if there is one.

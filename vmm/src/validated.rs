@@ -178,9 +178,6 @@ impl Validated {
         }
         shares::check(&config.shares)?;
         nics::check(&config.nics)?;
-        if !config.nics.is_empty() {
-            return Err(NicError::NoDevice(config.nics.len()).into());
-        }
         if config.snapshot.is_some() && config.restore.is_some() {
             return Err(ConfigError::SaveAgain);
         }

@@ -251,6 +251,18 @@ pub struct Counters {
     pub share_requests: u64,
     /// Those that were malformed or could not be served; not those about files that are not there or may not be touched.
     pub share_errors: u64,
+    /// Ethernet frames that guests got from their taps; one may be many TCP segments.
+    pub net_received: u64,
+    /// Their bytes.
+    pub net_received_bytes: u64,
+    /// Ethernet frames that taps took from the guest.
+    pub net_sent: u64,
+    /// Their bytes.
+    pub net_sent_bytes: u64,
+    /// Frames that were lost: no tap, one that is down, no room in the guest's buffers.
+    pub net_dropped: u64,
+    /// Frames that were malformed, or that no driver may send.
+    pub net_errors: u64,
     /// Resident memory of the VMM beyond the guest's memory, in KiB (from `/proc/self/smaps`).
     pub overhead_kib: u64,
     /// Resident memory of the guest, in KiB.

@@ -22,7 +22,7 @@ pub use nic::{Mac, MacError, Nic};
 
 /// The version of the files that [`RequestKind::Snapshot`] writes: a machine is restored only by a VMM of the same. Each change of what is saved
 /// or of its form is a new version.
-pub const SNAPSHOT_VERSION: u32 = 1;
+pub const SNAPSHOT_VERSION: u32 = 2;
 
 /// The longest line, in bytes, that either side accepts.
 pub const MAX_LINE: usize = 1 << 20;

@@ -20,6 +20,11 @@ pub struct Nic {
     pub tap: Option<String>,
 }
 
+impl Nic {
+    /// The least MTU: that of IPv4 (RFC 791), and of an Ethernet device in Linux. IPv6 needs 1280, which is the guest's to see to.
+    pub const MIN_MTU: u16 = 68;
+}
+
 /// An Ethernet address: `02:00:00:00:00:01` in text and JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Mac(pub [u8; 6]);

@@ -49,6 +49,23 @@ pub struct FsCounts {
     pub errors: Count,
 }
 
+/// A network card's counts. Bytes are those of Ethernet frames.
+#[derive(Debug, Default)]
+pub struct NetCounts {
+    /// Frames for the guest.
+    pub received: Count,
+    /// Their bytes.
+    pub received_bytes: Count,
+    /// Frames from the guest that the host took.
+    pub sent: Count,
+    /// Their bytes.
+    pub sent_bytes: Count,
+    /// Frames that were lost: no tap, one that is down, no room in a guest's buffers, or in the way of a save.
+    pub dropped: Count,
+    /// Chains that were malformed, and frames that no driver may send or that the host refused.
+    pub errors: Count,
+}
+
 /// The balloon's counts.
 #[derive(Debug, Default)]
 pub struct BalloonCounts {

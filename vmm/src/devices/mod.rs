@@ -1,5 +1,5 @@
-//! The machine's virtio devices (virtio 1.3, modern devices only): [`block`], [`fs`], [`vsock`], [`rng`], [`balloon`], and
-//! what they share, [`virtio`].
+//! The machine's virtio devices (virtio 1.3, modern devices only): [`block`], [`fs`], [`net`], [`vsock`], [`rng`],
+//! [`balloon`], and what they share, [`virtio`].
 //!
 //! **Memory.** A device is made without guest memory. [`virtio::VirtioDevice::activate`] hands it the memory, the
 //! queues and the interrupt when the driver sets `DRIVER_OK`, and they live in the [`virtio::Running`] value that it
@@ -22,6 +22,7 @@ pub mod block;
 mod counts;
 pub mod fs;
 pub mod media;
+pub mod net;
 pub mod rng;
 pub mod virtio;
 pub mod vsock;
@@ -33,4 +34,4 @@ mod suite;
 #[cfg(test)]
 mod testing;
 
-pub use counts::{BalloonCounts, BlockCounts, FsCounts, VsockCounts};
+pub use counts::{BalloonCounts, BlockCounts, FsCounts, NetCounts, VsockCounts};

@@ -6,8 +6,6 @@ use crate::api::{Mac, Nic};
 
 /// The most network cards of a machine.
 const MAX_NICS: usize = 8;
-/// The least MTU: that of IPv4 (RFC 791), and of an Ethernet device in Linux. IPv6 needs 1280 and is the guest's to refuse.
-const MIN_MTU: u16 = 68;
 /// An interface's name without its zero (`IFNAMSIZ`, netdevice(7)).
 const MAX_NAME: usize = 15;
 
@@ -26,7 +24,7 @@ pub enum NicError {
     #[error("two nics have the \"mac\" {0}")]
     SameMac(Mac),
     /// The MTU.
-    #[error("nic {mac}: the \"mtu\" is {mtu}; it is {MIN_MTU} to 65535 bytes")]
+    #[error("nic {mac}: the \"mtu\" is {mtu}; it is {min} to 65535 bytes", min = Nic::MIN_MTU)]
     Mtu {
         /// The card.
         mac: Mac,
@@ -43,9 +41,6 @@ pub enum NicError {
         /// The name.
         tap: String,
     },
-    /// There is no such device yet.
-    #[error("{0} \"nics\": this VMM has no network cards yet")]
-    NoDevice(usize),
     /// Two cards at one interface.
     #[error("two nics have the \"tap\" {0:?}; each needs one of its own")]
     SameTap(String),
@@ -64,7 +59,7 @@ pub(super) fn check(nics: &[Nic]) -> Result<(), NicError> {
         if !macs.insert(mac) {
             return Err(NicError::SameMac(*mac));
         }
-        if *mtu < MIN_MTU {
+        if *mtu < Nic::MIN_MTU {
             return Err(NicError::Mtu { mac: *mac, mtu: *mtu });
         }
         if let Some(tap) = tap {

@@ -86,6 +86,7 @@ devices! {
     balloon: crate::devices::balloon::tests::Fixture,
     block: crate::devices::block::tests::Fixture,
     fs: crate::devices::fs::tests::Guest,
+    net: crate::devices::net::tests::saved::Talk,
     rng: crate::devices::rng::tests::Guest,
     vsock: crate::devices::vsock::tests::saved::Talk,
 }

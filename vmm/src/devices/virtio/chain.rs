@@ -107,6 +107,28 @@ impl<'m> Slices<'m> {
         self.length == 0
     }
 
+    /// How many pieces there are.
+    #[must_use]
+    pub fn pieces(&self) -> usize {
+        self.slices.len()
+    }
+
+    /// Takes the first `count` pieces of `other` to its end too; returns their bytes.
+    pub fn append(&mut self, other: &Slices<'m>, count: usize) -> usize {
+        let before = self.length;
+        for slice in other.slices.iter().take(count) {
+            self.length += slice.len();
+            self.slices.push(*slice);
+        }
+        self.length - before
+    }
+
+    /// Forgets the first `count` pieces, or all.
+    pub fn remove_first(&mut self, count: usize) {
+        let count = count.min(self.slices.len());
+        self.length -= self.slices.drain(..count).map(|slice| slice.len()).sum::<usize>();
+    }
+
     /// The pieces of `length` bytes from `offset` on, or of as many as there are.
     pub fn range(&self, offset: usize, length: usize) -> impl Iterator<Item = VolatileSlice<'m>> {
         let (mut skip, mut left) = (offset, length);

@@ -12,6 +12,8 @@ use crate::{
 /// The device's type (virtio 1.3, 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceKind {
+    /// A network card.
+    Net = 1,
     /// A disk.
     Block = 2,
     /// A source of random bytes.
@@ -29,6 +31,7 @@ impl DeviceKind {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            DeviceKind::Net => "network",
             DeviceKind::Block => "block",
             DeviceKind::Rng => "rng",
             DeviceKind::Balloon => "balloon",

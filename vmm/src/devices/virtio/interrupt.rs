@@ -1,4 +1,5 @@
-//! A device's one interrupt line and the bits that say why it was raised. Shared by the transport and the running device.
+//! A device's one interrupt line, the bits that say why it was raised, and the number of its configuration. Shared by the transport and the running
+//! device.
 
 use std::{
     io,
@@ -18,6 +19,7 @@ pub struct Interrupt {
     line: EventFd,
     pending: AtomicU32,
     broken: AtomicBool,
+    generation: AtomicU32,
 }
 
 impl Interrupt {
@@ -26,6 +28,7 @@ impl Interrupt {
             line: EventFd::new(EFD_NONBLOCK)?,
             pending: AtomicU32::new(0),
             broken: AtomicBool::new(false),
+            generation: AtomicU32::new(0),
         })
     }
 
@@ -46,8 +49,19 @@ impl Interrupt {
     }
 
     /// Tells the driver that the configuration space changed.
-    pub(super) fn config_changed(&self) {
+    pub fn config_changed(&self) {
+        self.next_generation();
         self.raise(CONFIG);
+    }
+
+    /// The configuration space is another one: what a driver read of it before does not go with what it reads now.
+    pub(super) fn next_generation(&self) {
+        self.generation.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// The `ConfigGeneration` register.
+    pub(super) fn generation(&self) -> u32 {
+        self.generation.load(Ordering::SeqCst)
     }
 
     /// Why the interrupt was raised and not yet acknowledged: the `InterruptStatus` register.
@@ -65,14 +79,15 @@ impl Interrupt {
         self.broken.load(Ordering::SeqCst)
     }
 
-    /// Forgets everything, as a device reset does.
+    /// Forgets everything but the generation, as a device reset does.
     pub(super) fn clear(&self) {
         self.broken.store(false, Ordering::SeqCst);
         self.pending.store(0, Ordering::SeqCst);
     }
 
     /// Is as another was saved: `pending` is why that was raised, and what is pending is raised here again.
-    pub(super) fn restore(&self, pending: u32, broken: bool) {
+    pub(super) fn restore(&self, pending: u32, broken: bool, generation: u32) {
+        self.generation.store(generation, Ordering::SeqCst);
         self.broken.store(broken, Ordering::SeqCst);
         if pending != 0 {
             self.raise(pending);

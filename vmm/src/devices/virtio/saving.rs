@@ -45,7 +45,7 @@ impl MmioTransport {
             offered_half: self.offered_half,
             accepted_half: self.accepted_half,
             selected_queue: self.selected_queue,
-            generation: self.generation,
+            generation: self.interrupt.generation(),
             interrupt: self.interrupt.pending(),
             queues,
             device: device.unwrap_or_else(|| self.device.state()),
@@ -80,11 +80,10 @@ impl MmioTransport {
         self.offered_half = state.offered_half;
         self.accepted_half = state.accepted_half;
         self.selected_queue = state.selected_queue;
-        self.generation = state.generation;
         for (queue, state) in self.queues.iter_mut().zip(&state.queues) {
             *queue = config(queue.max_size, state);
         }
-        self.interrupt.restore(state.interrupt, state.broken);
+        self.interrupt.restore(state.interrupt, state.broken, state.generation);
         if runs(state) {
             self.go_on(state).inspect_err(|_| self.reset())?;
             self.ring();

@@ -6,7 +6,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
 use super::{ActivateError, DeviceKind};
 use crate::devices::{
-    balloon::BalloonState, block::BlockState, fs::FsState, rng::RngState, vsock::VsockState,
+    balloon::BalloonState, block::BlockState, fs::FsState, net::NetState, rng::RngState,
+    vsock::VsockState,
 };
 
 /// One device behind its transport (virtio 1.3, 4.2.2).
@@ -71,6 +72,8 @@ pub enum DeviceState {
     Vsock(VsockState),
     /// The memory balloon.
     Balloon(BalloonState),
+    /// A network card.
+    Net(NetState),
 }
 
 impl DeviceState {
@@ -83,6 +86,7 @@ impl DeviceState {
             Self::Rng(_) => DeviceKind::Rng,
             Self::Vsock(_) => DeviceKind::Vsock,
             Self::Balloon(_) => DeviceKind::Balloon,
+            Self::Net(_) => DeviceKind::Net,
         };
         kind.name()
     }

@@ -40,7 +40,6 @@ pub struct MmioTransport {
     pub(super) offered_half: u32,
     pub(super) accepted_half: u32,
     pub(super) selected_queue: u32,
-    pub(super) generation: u32,
     /// The running device was saved and waits for [`MmioTransport::resume`].
     pub(super) frozen: bool,
     /// The event loop leaves the device's own descriptor alone, because it became ready meanwhile.
@@ -76,7 +75,6 @@ impl MmioTransport {
             offered_half: 0,
             accepted_half: 0,
             selected_queue: 0,
-            generation: 0,
             frozen: false,
             unwatched: false,
             watch_result: Ok(()),
@@ -117,9 +115,10 @@ impl MmioTransport {
 
     /// Tells the driver that the configuration space changed: a new generation, and an interrupt if a driver runs.
     pub fn config_changed(&mut self) {
-        self.generation = self.generation.wrapping_add(1);
         if self.running.is_some() {
             self.interrupt.config_changed();
+        } else {
+            self.interrupt.next_generation();
         }
     }
 
@@ -158,7 +157,7 @@ impl MmioTransport {
             | Register::ShmLenHigh
             | Register::ShmBaseLow
             | Register::ShmBaseHigh => u32::MAX,
-            Register::ConfigGeneration => self.generation,
+            Register::ConfigGeneration => self.interrupt.generation(),
             _ => 0,
         }
     }

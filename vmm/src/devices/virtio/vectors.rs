@@ -7,7 +7,7 @@ use crate::memory::{PtrGuardMut, VolatileSlice};
 /// The most pieces in one array.
 const CAPACITY: usize = 64;
 
-/// Up to 64 pieces of guest memory, mapped for as long as this lives.
+/// Up to 64 pieces of guest memory, mapped for as long as this lives, and of the VMM's own.
 pub struct IoVectors<'m> {
     guards: [Option<PtrGuardMut>; CAPACITY],
     vectors: [libc::iovec; CAPACITY],
@@ -20,24 +20,48 @@ pub struct IoVectors<'m> {
 impl<'m> IoVectors<'m> {
     /// Takes pieces until the array is full; `slices` keeps the others.
     pub fn new(slices: &mut dyn Iterator<Item = VolatileSlice<'m>>) -> Self {
+        let mut new = Self::empty();
+        new.extend(slices);
+        new
+    }
+
+    /// No piece yet.
+    #[must_use]
+    pub fn empty() -> Self {
         let empty = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
-        let mut new = Self {
+        Self {
             guards: [const { None }; CAPACITY],
             vectors: [empty; CAPACITY],
             first: 0,
             end: 0,
             bytes: 0,
             memory: PhantomData,
-        };
-        for slice in slices.take(CAPACITY) {
-            let guard = slice.ptr_guard_mut();
-            new.vectors[new.end] =
-                libc::iovec { iov_base: guard.as_ptr().cast(), iov_len: guard.len() };
-            new.bytes += guard.len();
-            new.guards[new.end] = Some(guard);
-            new.end += 1;
         }
-        new
+    }
+
+    /// Takes more pieces until the array is full; `slices` keeps the others.
+    pub fn extend(&mut self, slices: &mut dyn Iterator<Item = VolatileSlice<'m>>) {
+        for slice in slices.take(CAPACITY - self.end) {
+            let guard = slice.ptr_guard_mut();
+            let (iov_base, iov_len) = (guard.as_ptr().cast(), guard.len());
+            self.put(libc::iovec { iov_base, iov_len }, Some(guard));
+        }
+    }
+
+    /// Takes a piece of the VMM's own memory, unless the array is full.
+    pub fn push(&mut self, bytes: &'m mut [u8]) {
+        let (iov_base, iov_len) = (bytes.as_mut_ptr().cast(), bytes.len());
+        self.put(libc::iovec { iov_base, iov_len }, None);
+    }
+
+    fn put(&mut self, vector: libc::iovec, guard: Option<PtrGuardMut>) {
+        if let (Some(place), Some(kept)) =
+            (self.vectors.get_mut(self.end), self.guards.get_mut(self.end))
+        {
+            self.bytes += vector.iov_len;
+            (*place, *kept) = (vector, guard);
+            self.end += 1;
+        }
     }
 
     /// The bytes in all pieces.
@@ -52,7 +76,7 @@ impl<'m> IoVectors<'m> {
         self.bytes == 0
     }
 
-    /// For the system call. The memory is the guest's: the kernel may access it, Rust code must not make references to it.
+    /// For the system call. Most of the memory is the guest's: the kernel may access it, Rust code must not make references to it.
     #[must_use]
     pub fn as_slice(&self) -> &[libc::iovec] {
         &self.vectors[self.first..self.end]
