@@ -36,6 +36,12 @@ impl Batch {
         self.count
     }
 
+    /// The messages as they are sent.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// Has the kernel confirm the last one, and nothing but errors of the others.
     pub(crate) fn finish(&mut self) -> &[u8] {
         let flags = self.last + 6;

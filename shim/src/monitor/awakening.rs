@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use bulkhead_protocol::{Awaken, Call, Failure, FailureKind, Reply};
+use bulkhead_vmm::api::{Nic, VmConfig};
 use rustix::{
     event::epoll::EventFlags,
     io::Errno,
@@ -19,7 +20,7 @@ use super::{
     plan::{Plan, Template},
     poll::Source,
 };
-use crate::timeline::Step;
+use crate::{template::slots, timeline::Step};
 
 /// Bytes of a clone's seed.
 const SEED: usize = 64;
@@ -45,9 +46,23 @@ enum State {
 }
 
 impl Awakening {
-    pub(super) fn of(plan: &Plan) -> Self {
-        let state = if plan.template.is_some() { State::Asleep } else { State::Boot };
-        Self { state, warnings: Vec::new(), refused: false }
+    /// The machine with these network cards, which a clone may have no room for.
+    pub(super) fn begin(plan: &Plan, nics: &[Nic]) -> Result<(Self, VmConfig), Fault> {
+        let begun = |state, warnings| Self { state, warnings, refused: false };
+        let Some(template) = &plan.template else {
+            return Ok((begun(State::Boot, Vec::new()), booting(plan, nics)));
+        };
+        let mut machine = template.machine.clone();
+        match slots::plug(&mut machine, nics) {
+            Ok(()) => Ok((begun(State::Asleep, Vec::new()), machine)),
+            Err(why) if template.required => {
+                Err(Fault::Clone { key: template.key.short().to_owned(), why: why.to_string() })
+            }
+            Err(why) => {
+                let line = format!("the microVM boots and is no clone: {why}");
+                Ok((begun(State::Boot, vec![line]), booting(plan, nics)))
+            }
+        }
     }
 
     /// The VMM could not make the machine, or go on with it.
@@ -132,7 +147,7 @@ impl Monitor<'_> {
         let sockets = self.plan.sockets();
         let _ = std::fs::remove_file(sockets.join(VSOCK_NAME));
         self.guest = Guest::listen(&sockets, VSOCK_NAME, &self.poll)?;
-        self.machine = Machine::start(self.plan, &self.plan.machine)?;
+        self.machine = Machine::start(self.plan, &booting(self.plan, &self.network.nics))?;
         self.poll.add(self.machine.wake(), Source::Vmm, EventFlags::IN)?;
         self.timeline.start_again();
         self.timeline.pass(Step::VmmSpawned);
@@ -140,6 +155,11 @@ impl Monitor<'_> {
         self.boot_deadline = Instant::now() + self.plan.boot_timeout;
         Ok(())
     }
+}
+
+/// The machine that boots.
+fn booting(plan: &Plan, nics: &[Nic]) -> VmConfig {
+    VmConfig { nics: nics.to_vec(), ..plan.machine.clone() }
 }
 
 /// Hexadecimal digits of the kernel's generator.

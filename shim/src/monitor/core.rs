@@ -37,6 +37,7 @@ use super::{
     signals, terminal, view,
 };
 use crate::{
+    network::Network,
     sandbox::vm::{
         ENDED, Ended, Identity, Record,
         admission::{AdmissionError, Admitted},
@@ -122,6 +123,7 @@ pub(super) struct Monitor<'a> {
     /// It was killed: its processors must run until it has ended.
     pub(super) doomed: Option<Instant>,
     pub(super) timeline: Timeline,
+    pub(super) network: Network,
     signals: OwnedFd,
     caller: Option<OwnedFd>,
     pub(super) record: Option<Record>,
@@ -150,12 +152,13 @@ pub(crate) fn run(plan: &Plan, caller: OwnedFd) -> u8 {
     let ended = place.enter(plan, &files).and_then(|record| {
         let admitted = admit(plan, &files)?;
         Place::run_hooks(plan)?;
-        let files = files.as_fd();
-        let mut monitor = Monitor::start(plan, files, record, admitted, timeline, &mut caller)?;
+        let network = place.network(plan)?;
+        let made = Made { record, admitted, network };
+        let mut monitor = Monitor::start(plan, files.as_fd(), made, timeline, &mut caller)?;
         monitor.machine_started();
         let ended = monitor.run();
         caller = monitor.caller.take();
-        monitor.finish();
+        monitor.finish(&place);
         ended
     });
     match ended {
@@ -171,6 +174,13 @@ pub(crate) fn run(plan: &Plan, caller: OwnedFd) -> u8 {
             LOST
         }
     }
+}
+
+/// What the machine's start needs, beside the plan.
+struct Made {
+    record: Record,
+    admitted: Admitted,
+    network: Network,
 }
 
 /// Asks whether there is memory for the machine. Where that cannot be found out, it may start.
@@ -203,8 +213,7 @@ impl<'a> Monitor<'a> {
     fn start(
         plan: &'a Plan,
         files: BorrowedFd<'a>,
-        record: Record,
-        admitted: Admitted,
+        made: Made,
         mut timeline: Timeline,
         caller: &mut Option<OwnedFd>,
     ) -> Result<Self, Fault> {
@@ -220,11 +229,12 @@ impl<'a> Monitor<'a> {
         std::fs::create_dir_all(&sockets).map_err(to(format!("make {}", sockets.display())))?;
         let guest = Guest::listen(&sockets, VSOCK_NAME, &poll)?;
         let clients = Clients::listen(&plan.directory, &poll)?;
-        for note in &plan.notes {
+        let Made { record, admitted, network } = made;
+        for note in plan.notes.iter().chain(&network.notes) {
             log(files, note);
         }
-        let config = plan.template.as_ref().map_or(&plan.machine, |template| &template.machine);
-        let machine = Machine::start(plan, config)?;
+        let (awakening, config) = Awakening::begin(plan, &network.nics)?;
+        let machine = Machine::start(plan, &config)?;
         timeline.pass(Step::VmmSpawned);
         poll.add(machine.wake(), Source::Vmm, EventFlags::IN)?;
         Ok(Self {
@@ -244,12 +254,13 @@ impl<'a> Monitor<'a> {
             oom_killed: false,
             doomed: None,
             timeline,
+            network,
             signals,
             caller: caller.take(),
             record: Some(record),
             boot_deadline: Instant::now() + plan.boot_timeout,
             agent_gone: None,
-            awakening: Awakening::of(plan),
+            awakening,
             early_streams: BTreeMap::new(),
             admitted,
         })
@@ -464,7 +475,7 @@ impl<'a> Monitor<'a> {
             stdio: self.stdio(),
             shares: self.plan.machine.shares.iter().map(|share| share.tag.clone()).collect(),
             bundle: self.plan.bundle.clone(),
-            network: None,
+            network: self.network.guest.clone(),
         };
         self.ask(Call::Create(Box::new(create)), Owed::Create)
             .map_err(|failure| Fault::Agent(failure.message))
@@ -603,13 +614,14 @@ impl<'a> Monitor<'a> {
 
     /// Ends what is left. The socket goes last, just before the process: until then it says that the exit code is still
     /// to come.
-    fn finish(mut self) {
+    fn finish(mut self, place: &Place) {
         for client in self.execs.take_all() {
             let lost = Answer::Exited { status: ExitStatus::Signal(9), written: [u64::MAX; 2] };
             self.answer(client, &lost);
         }
-        let Self { files, machine, clients, .. } = self;
+        let Self { plan, files, machine, clients, .. } = self;
         drop(machine);
+        place.leave_network(plan);
         // It may be gone with its directory.
         let _ = unlinkat(files, super::message::SOCKET, AtFlags::empty());
         drop(clients);

@@ -5,7 +5,7 @@ use std::{fmt::Display, io};
 use bulkhead_protocol::{Failure, FailureKind, VERSION};
 use bulkhead_vmm::api::ClientError;
 
-use crate::sandbox::vm::admission::AdmissionError;
+use crate::{network::NetworkError, sandbox::vm::admission::AdmissionError};
 
 /// The exit code of a container whose machine or agent was lost, as if SIGKILL had ended it.
 pub(super) use super::process::LOST;
@@ -57,6 +57,9 @@ pub(super) enum Fault {
     /// There is no memory for the machine.
     #[error(transparent)]
     Memory(#[from] AdmissionError),
+    /// The container's network cannot be the guest's.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// The host's network, its control groups, or a hook.
     #[error(transparent)]
     Place(bulkhead_container::Error),

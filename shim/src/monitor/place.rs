@@ -22,7 +22,10 @@ use super::{
     plan::Plan,
     signals,
 };
-use crate::sandbox::vm::{Identity, RECORD, Record, rewrite::Network};
+use crate::{
+    network,
+    sandbox::vm::{Identity, NetworkRecord, RECORD, Record, rewrite::Network},
+};
 
 /// Of files in the state directory.
 const MODE: Mode = Mode::from_raw_mode(0o600);
@@ -33,13 +36,21 @@ pub(super) struct Place {
     cgroup: Option<Cgroup>,
     /// Controllers and path of each group, as in `/proc/self/cgroup`.
     before: Vec<(String, String)>,
+    /// This process has entered a network namespace that is not the host's.
+    own_network: bool,
 }
 
 impl Place {
     /// Enters the network namespace and the control group, and notes them for whoever removes the container.
     pub(super) fn enter(&mut self, plan: &Plan, files: impl AsFd) -> Result<Record, Fault> {
-        network(&plan.network)?;
-        let mut record = Record { monitor: Identity::own(), vmm: None, cgroup: None };
+        self.own_network = join_network(&plan.network)?;
+        let network = match &plan.network {
+            Network::Path(namespace) if self.own_network => {
+                Some(NetworkRecord { namespace: namespace.clone(), container: plan.id.clone() })
+            }
+            _ => None,
+        };
+        let mut record = Record { monitor: Identity::own(), vmm: None, cgroup: None, network };
         self.before = own_groups();
         let wish = plan.host.pointer("/linux/cgroupsPath").and_then(Value::as_str);
         self.cgroup = group(&plan.id, wish)?;
@@ -67,8 +78,26 @@ impl Place {
         Ok(())
     }
 
+    /// Takes the interfaces for the guest that are in the network namespace now: all who were to put some there have been asked.
+    pub(super) fn network(&self, plan: &Plan) -> Result<network::Network, Fault> {
+        if self.own_network {
+            Ok(network::Network::take(&plan.id)?)
+        } else {
+            Ok(network::Network::default())
+        }
+    }
+
+    /// Gives the interfaces back. A namespace that ends with this process need not be cleaned.
+    pub(super) fn leave_network(&self, plan: &Plan) {
+        if self.own_network && matches!(plan.network, Network::Path(_)) {
+            // What is left is found by the next one.
+            let _ = network::release(&plan.id);
+        }
+    }
+
     /// Leaves nothing behind of a container that could not be made.
     pub(super) fn leave(&self, plan: &Plan) {
+        self.leave_network(plan);
         clean(&plan.directory);
         let Some(group) = &self.cgroup else { return };
         let now = own_groups();
@@ -134,25 +163,31 @@ pub(super) fn directory(plan: &Plan) -> Result<OwnedFd, Fault> {
         .map_err(to(format!("open {}", plan.directory.display())))
 }
 
-fn network(network: &Network) -> Result<(), Fault> {
+/// Enters the container's network namespace. Whether it is another one than the host's.
+fn join_network(network: &Network) -> Result<bool, Fault> {
     match network {
-        Network::Host => Ok(()),
+        Network::Host => Ok(false),
         Network::New => {
             // SAFETY: takes no pointers, and this process has one thread.
             if unsafe { libc::unshare(libc::CLONE_NEWNET) } == 0 {
-                return bulkhead_container::loopback_up().map_err(refused);
+                bulkhead_container::loopback_up().map_err(refused)?;
+                return Ok(true);
             }
             match io::Error::last_os_error() {
                 // Without privileges the machine is in the caller's network, of which the guest sees nothing.
-                error if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+                error if error.kind() == io::ErrorKind::PermissionDenied => Ok(false),
                 error => Err(to("make a network namespace")(error)),
             }
         }
         Network::Path(path) => {
             let what = || format!("join the network namespace {}", path.display());
             let file = File::open(path).map_err(to(what()))?;
+            if network::is_hosts(&file) {
+                return Ok(false);
+            }
             move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
-                .map_err(to(what()))
+                .map_err(to(what()))?;
+            Ok(true)
         }
     }
 }

@@ -2,13 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use bulkhead_vmm::api::{Cache, Disk, Share, SnapshotFiles, VmConfig, Vsock};
+use bulkhead_vmm::api::{Cache, Disk, Nic, Share, SnapshotFiles, VmConfig, Vsock};
 use serde::{Deserialize, Serialize};
 
 use super::{Shape, TemplateError};
-use crate::sandbox::vm::{
-    GUEST_CID,
-    rewrite::{BINDS_TAG, ROOT_TAG},
+use crate::{
+    network::nic,
+    sandbox::vm::{
+        GUEST_CID,
+        rewrite::{BINDS_TAG, ROOT_TAG},
+    },
 };
 
 /// The disk of an image, `/dev/vda`.
@@ -24,6 +27,9 @@ pub(super) struct Slots {
     disks: Vec<(String, bool)>,
     /// Tags.
     shares: Vec<String>,
+    /// Network cards.
+    #[serde(default)]
+    nics: u8,
 }
 
 impl Slots {
@@ -31,8 +37,15 @@ impl Slots {
     pub(super) fn of_templates() -> Self {
         let disks = disks().into_iter().map(|disk| (disk.id, disk.read_only)).collect();
         let shares = shares().into_iter().map(|share| share.tag).collect();
-        Self { disks, shares }
+        Self { disks, shares, nics: NICS }
     }
+}
+
+/// The network cards of a template.
+const NICS: u8 = 1;
+
+fn nics() -> Vec<Nic> {
+    (0..NICS).map(|device| nic(device, None)).collect()
 }
 
 fn disks() -> [Disk; 2] {
@@ -67,7 +80,7 @@ pub(super) fn template(shape: &Shape, sockets: PathBuf, files: SnapshotFiles) ->
         disks: disks().into(),
         vsock: Some(Vsock { cid: GUEST_CID, path: sockets }),
         shares: shares().into(),
-        nics: Vec::new(),
+        nics: nics(),
         serial: None,
         backend: shape.backend,
         balloon: true,
@@ -102,9 +115,27 @@ pub(crate) fn clone_of(
     Ok(VmConfig {
         disks: disks.into(),
         shares: shares.into(),
+        nics: nics(),
         restore: Some(SnapshotFiles { state: state.into(), memory: memory.into() }),
         ..machine.clone()
     })
+}
+
+/// Puts network cards in the slots of a clone.
+///
+/// # Errors
+/// [`TemplateError::Unfit`]: there are more of them.
+pub(crate) fn plug(clone: &mut VmConfig, cards: &[Nic]) -> Result<(), TemplateError> {
+    if cards.len() > clone.nics.len() {
+        let (slots, wanted) = (clone.nics.len(), cards.len());
+        return Err(TemplateError::Unfit(format!(
+            "the container has {wanted} network interfaces, and a clone has {slots}"
+        )));
+    }
+    for (slot, card) in clone.nics.iter_mut().zip(cards) {
+        slot.clone_from(card);
+    }
+    Ok(())
 }
 
 /// Whether a machine that would boot can be a clone instead.
@@ -185,8 +216,23 @@ mod tests {
             let shares = machine.shares.iter().map(|share| share.tag.clone());
             (disks.collect::<Vec<_>>(), shares.collect::<Vec<_>>())
         };
-        let Slots { disks, shares } = Slots::of_templates();
+        let Slots { disks, shares, nics } = Slots::of_templates();
         assert_eq!(slots(&clone), (disks, shares));
+        assert_eq!(clone.nics.len(), usize::from(nics));
+    }
+
+    #[test]
+    fn network_cards_go_into_their_slots() {
+        let clone = clone_of(&machine(), Path::new("/s"), Path::new("/m")).unwrap();
+        let mut without = clone.clone();
+        plug(&mut without, &[]).unwrap();
+        assert_eq!(without, clone);
+        let mut with = clone;
+        let card = nic(0, Some("tap".into()));
+        plug(&mut with, std::slice::from_ref(&card)).unwrap();
+        assert_eq!(with.nics, [card.clone()]);
+        let error = plug(&mut with, &[card.clone(), card]).unwrap_err().to_string();
+        assert!(error.contains("2 network interfaces"), "{error}");
     }
 
     #[test]

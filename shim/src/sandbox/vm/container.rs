@@ -19,7 +19,7 @@ use super::{
     client::{Client, gone},
     create::{failed, no_descriptors, refusal},
     exec,
-    record::{ENDED, Ended, lost},
+    record::{ENDED, Ended, NetworkRecord, lost},
     rewrite::guest_resources,
 };
 use crate::{
@@ -27,6 +27,7 @@ use crate::{
         clean,
         message::{Answer, Ask, SOCKET, State},
     },
+    network,
     sandbox::config,
 };
 
@@ -241,6 +242,10 @@ pub(super) fn remove(record: &Record, dir: &Path) -> Result<(), SandboxError> {
             let pid = process.pid;
             return Err(SandboxError::Failed(format!("process {pid} does not die")));
         }
+    }
+    if let Some(NetworkRecord { namespace, container }) = &record.network {
+        network::remove(namespace, container)
+            .map_err(|error| SandboxError::Failed(error.to_string()))?;
     }
     if let Some(cgroup) = &record.cgroup {
         let cgroup: CgroupRecord = serde_json::from_value(cgroup.clone())

@@ -19,7 +19,7 @@ pub(crate) use create::GUEST_CID;
 pub(super) use create::create;
 pub use mounts::takes;
 pub use record::Record;
-pub(crate) use record::{ENDED, Ended, Identity, RECORD, lost};
+pub(crate) use record::{ENDED, Ended, Identity, NetworkRecord, RECORD, lost};
 
 use super::{
     Create, Exec, MachineOptions, OomEvents, Root, Sandbox, SandboxError, Spawned, Status,

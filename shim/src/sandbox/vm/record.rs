@@ -4,7 +4,7 @@ use std::{
     fmt,
     fs::File,
     io::{self, Read, Seek, SeekFrom},
-    path::Path,
+    path::{Path, PathBuf},
     str::FromStr,
 };
 
@@ -26,6 +26,18 @@ pub struct Record {
     pub(crate) vmm: Option<Identity>,
     /// The engine's record of the control group.
     pub(crate) cgroup: Option<Value>,
+    /// Where it has taps, if that outlives its processes.
+    #[serde(default)]
+    pub(crate) network: Option<NetworkRecord>,
+}
+
+/// A network namespace in which there are taps of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NetworkRecord {
+    /// Its file.
+    pub(crate) namespace: PathBuf,
+    /// The container's id.
+    pub(crate) container: String,
 }
 
 /// The file in which the monitor notes how the program ended.
