@@ -230,7 +230,7 @@ mod tests {
         let mut with = clone;
         let card = nic(0, Some("tap".into()));
         plug(&mut with, std::slice::from_ref(&card)).unwrap();
-        assert_eq!(with.nics, [card.clone()]);
+        assert_eq!(with.nics, std::slice::from_ref(&card));
         let error = plug(&mut with, &[card.clone(), card]).unwrap_err().to_string();
         assert!(error.contains("2 network interfaces"), "{error}");
     }
