@@ -22,11 +22,12 @@ install_packages = missing=$$(for p in $(1); do dpkg-query -W -f '$${Status}' $$
 	if [ -n "$$missing" ]; then echo "installing:" $$missing; \
 	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null; fi
 
-.PHONY: help build kernel agent programs test demo bench install packages clean
+.PHONY: help build kernel agent programs test fuzz demo bench install packages clean
 
 help:
 	@echo 'make demo     install what is missing, build, and run a program of a Debian image in a microVM'
 	@echo 'make test     build and run all tests (those that need /dev/kvm are skipped without it, and say so)'
+	@echo 'make fuzz     mutate what others say to Bulkhead, FUZZ_RUNS inputs for each target (20000)'
 	@echo 'make build    leave bulkhead, bulkhead-oci, bulkhead-vmm, bulkhead-stamp, bulkhead-scout, vmlinux and the guest agent in $(OUT), ready to run from there'
 	@echo 'make bench    print the figures of the README'
 	@echo 'make install  copy them to $(PREFIX)/bin and $(PREFIX)/lib/bulkhead (DESTDIR, PREFIX)'
@@ -57,6 +58,10 @@ test: build
 	@$(call install_packages,$(TEST_PACKAGES) $(ENGINE_PACKAGES) $(BROWSER_PACKAGES) crun)
 	BULKHEAD_VMM=$(CURDIR)/$(OUT)/bulkhead-vmm BULKHEAD_KERNEL=$(CURDIR)/$(OUT)/vmlinux BULKHEAD_INITRD=$(CURDIR)/$(OUT)/bulkhead-initrd.cpio \
 	$(CARGO) test --locked --workspace --no-fail-fast
+
+fuzz:
+	@$(call install_packages,gcc g++ libc6-dev)
+	@tests/fuzz/run.sh
 
 demo: build
 	@$(call install_packages,$(TEST_PACKAGES))
