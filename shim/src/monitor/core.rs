@@ -14,6 +14,7 @@ use std::{
 use bulkhead_protocol::{
     Call, Create, ExitStatus, Failure, Message, Reply, Stdio, Target, Token, VERSION,
 };
+use bulkhead_rootfs::snapshot::settle;
 use bulkhead_vmm::api::{End, FromVmm, Mark};
 use rustix::{
     event::epoll::EventFlags,
@@ -26,7 +27,7 @@ use super::{
     clients::{ClientId, Clients},
     ending::Ending,
     execs::Execs,
-    fault::{Fault, LOST, printable, to},
+    fault::{Fault, LOST, chain, printable, to},
     guest::Guest,
     machine::{Machine, News},
     message::{Answer, Outcome},
@@ -622,6 +623,11 @@ impl<'a> Monitor<'a> {
         let Self { plan, files, machine, clients, .. } = self;
         drop(machine);
         place.leave_network(plan);
+        if let Some(upper) = &plan.upper
+            && let Err(error) = settle(upper)
+        {
+            log(files, &chain(&error));
+        }
         // It may be gone with its directory.
         let _ = unlinkat(files, super::message::SOCKET, AtFlags::empty());
         drop(clients);

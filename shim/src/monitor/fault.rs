@@ -97,9 +97,10 @@ impl From<io::Error> for Fault {
     }
 }
 
+/// An error and what caused it.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     match error.source() {
-        Some(source) => format!("{error}: {source}"),
+        Some(source) => format!("{error}: {}", chain(source)),
         None => error.to_string(),
     }
 }

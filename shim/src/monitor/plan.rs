@@ -45,6 +45,8 @@ pub(crate) struct Plan {
     pub(crate) guest: Value,
     /// The container's root in the guest.
     pub(crate) root: Root,
+    /// The upper directory that a guest's overlayfs writes to and that the host's is to understand afterwards.
+    pub(crate) upper: Option<PathBuf>,
     /// The VMM's program.
     pub(crate) vmm: PathBuf,
     /// The machine that boots.

@@ -20,6 +20,9 @@ pub enum SandboxError {
     /// What is asked for is not there in this isolation.
     #[error("{0}")]
     Unsupported(String),
+    /// A microVM cannot have the root's mounts as they are. Made on the host, they are a directory that it can have.
+    #[error("{0}")]
+    Mounts(String),
     /// Anything else: the kernel, the VMM or the agent refused.
     #[error("{0}")]
     Failed(String),

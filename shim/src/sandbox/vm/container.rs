@@ -10,6 +10,7 @@ use std::{
 
 use bulkhead_container::{Cgroup, CgroupRecord};
 use bulkhead_protocol::{FrameError, ProcessInfo, Reply, Stats};
+use bulkhead_rootfs::snapshot::settle;
 use bulkhead_vmm::api::Counters;
 use rustix::process::Pid;
 use serde_json::Value;
@@ -246,6 +247,10 @@ pub(super) fn remove(record: &Record, dir: &Path) -> Result<(), SandboxError> {
     if let Some(NetworkRecord { namespace, container }) = &record.network {
         network::remove(namespace, container)
             .map_err(|error| SandboxError::Failed(error.to_string()))?;
+    }
+    if let Some(upper) = &record.upper {
+        // Done already unless the monitor was killed; with its snapshot gone, nobody wants it any more.
+        let _ = settle(upper);
     }
     if let Some(cgroup) = &record.cgroup {
         let cgroup: CgroupRecord = serde_json::from_value(cgroup.clone())

@@ -4,12 +4,12 @@ use std::{
     fs::File,
     io::Read,
     os::fd::{AsFd, OwnedFd},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
-use bulkhead_container::{Target, check, hooks, root_directory};
-use bulkhead_protocol::{Failure, FailureKind, Lower, Root as GuestRoot, Upper};
-use bulkhead_vmm::api::{Disk, SerialOutput, VmConfig, Vsock};
+use bulkhead_container::{Target, check, hooks};
+use bulkhead_protocol::{Failure, FailureKind};
+use bulkhead_vmm::api::{SerialOutput, VmConfig, Vsock};
 use rustix::{
     pipe::{PipeFlags, pipe_with},
     process::{Pid, WaitOptions, waitpid},
@@ -17,17 +17,17 @@ use rustix::{
 use serde_json::Value;
 
 use super::{
-    Create, MachineOptions, Record, Root, SandboxError, Spawned,
+    Create, Record, SandboxError, Spawned,
     admission::Admission,
     remains,
-    rewrite::{self, ROOT_NAME, ROOT_TAG, RewriteError, SHARES, ThisHost},
+    rewrite::{self, RewriteError, ThisHost},
+    root::Media,
     shape,
     template::{self, Found},
 };
 use crate::{
     monitor::{self, VSOCK_DIRECTORY, VSOCK_NAME, message::Outcome, plan::Plan, process, terminal},
     settings::Settings,
-    template::slots::{IMAGE, WRITABLE},
     timeline,
 };
 
@@ -142,24 +142,15 @@ fn plan(create: &Create<'_>, settings: &Settings, requested: u64) -> Result<Plan
     let spec = create.config.spec();
     check(spec, Target::Guest)?;
     let host = create.config.value()?;
-    let root = match &create.root {
-        Root::Bundle => Some(root_directory(spec, create.bundle)?),
-        Root::Layers { .. } | Root::Mounts(_) => None,
-    };
-    let guest = rewrite::rewrite(&host, create.bundle, root.as_deref(), &ThisHost)?;
-    let (root, disks, options) = match &create.root {
-        Root::Bundle => {
-            let path = Path::new(SHARES).join(ROOT_TAG).join(ROOT_NAME);
-            (GuestRoot::Directory { path }, Vec::new(), MachineOptions::default())
-        }
-        Root::Layers { image, writable, machine } => {
-            (layers(writable.is_some()), disks(image, writable.as_ref()), machine.clone())
-        }
-        Root::Mounts(mounts) => {
-            let why = format!("{mounts:?}: a microVM cannot have them as its root");
-            return Err(SandboxError::Unsupported(why));
-        }
-    };
+    let Media { root, disks, directory: shared, snapshot, read_only, upper, machine: options } =
+        Media::find(create, spec, settings)?;
+    let mut guest = rewrite::rewrite(&host, create.bundle, shared.as_deref(), &ThisHost)?;
+    if read_only {
+        guest.keep_root()?;
+    }
+    if let Some(snapshot) = snapshot {
+        guest.shares.insert(0, rewrite::root_share(&snapshot, false, &ThisHost)?);
+    }
     let missing = |error: crate::settings::SettingsError| SandboxError::Failed(error.to_string());
     let sync = disks.iter().any(|disk| !disk.read_only) || !guest.shares.is_empty();
     let machine = VmConfig {
@@ -195,6 +186,7 @@ fn plan(create: &Create<'_>, settings: &Settings, requested: u64) -> Result<Plan
         host,
         guest: guest.spec,
         root,
+        upper,
         vmm: settings.vmm().map_err(missing)?,
         machine,
         template: None,
@@ -211,22 +203,6 @@ fn plan(create: &Create<'_>, settings: &Settings, requested: u64) -> Result<Plan
 fn oom_score(host: &Value) -> i32 {
     let asked = host.pointer("/process/oomScoreAdj").and_then(Value::as_i64);
     asked.and_then(|score| i32::try_from(score).ok()).unwrap_or(monitor::oom::USUAL)
-}
-
-fn layers(writable: bool) -> GuestRoot {
-    let lower = Lower::Erofs { device: "/dev/vda".into() };
-    let upper = if writable { Upper::Ext4 { device: "/dev/vdb".into() } } else { Upper::Tmpfs };
-    GuestRoot::Layers { lower, upper }
-}
-
-fn disks(image: &[PathBuf], writable: Option<&PathBuf>) -> Vec<Disk> {
-    let image = Disk { id: IMAGE.into(), files: image.to_vec(), read_only: true };
-    let writable = writable.map(|file| Disk {
-        id: WRITABLE.into(),
-        files: vec![file.clone()],
-        read_only: false,
-    });
-    [image].into_iter().chain(writable).collect()
 }
 
 fn host_memory_mib() -> u64 {

@@ -9,6 +9,7 @@ mod exec;
 mod mounts;
 mod record;
 pub mod rewrite;
+mod root;
 mod shape;
 mod template;
 
@@ -22,7 +23,7 @@ pub use record::Record;
 pub(crate) use record::{ENDED, Ended, Identity, NetworkRecord, RECORD, lost};
 
 use super::{
-    Create, Exec, MachineOptions, OomEvents, Root, Sandbox, SandboxError, Spawned, Status,
+    Create, Exec, MachineOptions, Mount, OomEvents, Root, Sandbox, SandboxError, Spawned, Status,
 };
 
 pub(super) fn open<'a>(record: &'a Record, dir: &'a Path) -> Result<Guest<'a>, SandboxError> {

@@ -29,6 +29,9 @@ pub struct Record {
     /// Where it has taps, if that outlives its processes.
     #[serde(default)]
     pub(crate) network: Option<NetworkRecord>,
+    /// What the monitor's plan says of it; absent: nothing.
+    #[serde(default)]
+    pub(crate) upper: Option<PathBuf>,
 }
 
 /// A network namespace in which there are taps of a container.

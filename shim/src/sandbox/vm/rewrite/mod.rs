@@ -80,6 +80,25 @@ pub struct Guest {
     pub notes: Vec<String>,
 }
 
+impl Guest {
+    /// Has the root be one that nothing can be written to, by the host's doing where it is a directory of the host.
+    ///
+    /// # Errors
+    /// [`RewriteError::Malformed`].
+    pub fn keep_root(&mut self) -> Result<(), RewriteError> {
+        let spec = self.spec.as_object_mut().into_iter();
+        for spec in spec {
+            spec.entry("root").or_insert_with(|| Value::Object(Map::new()));
+            if let Some(root) = object(spec, "root", "root")? {
+                root.insert("readonly".into(), Value::Bool(true));
+            }
+        }
+        let roots = self.shares.iter_mut().filter(|share| share.tag == ROOT_TAG);
+        roots.flat_map(|share| &mut share.entries).for_each(|entry| entry.read_only = true);
+        Ok(())
+    }
+}
+
 /// Rewrites `spec`. With `root` the container's root is that directory of the host, otherwise it is none of this.
 ///
 /// # Errors
@@ -124,7 +143,11 @@ pub fn rewrite(
     Ok(Guest { spec: Value::Object(spec), shares, network, notes })
 }
 
-fn root_share(root: &Path, read_only: bool, host: &impl Host) -> Result<Share, RewriteError> {
+/// A directory of the host as [`ROOT_NAME`] in the share [`ROOT_TAG`].
+///
+/// # Errors
+/// [`RewriteError::Root`].
+pub fn root_share(root: &Path, read_only: bool, host: &impl Host) -> Result<Share, RewriteError> {
     let refused = |why: String| RewriteError::Root { path: root.to_owned(), why };
     let found = host.look(root).map_err(|error| refused(plain(&error)))?;
     if !matches!(found.kind, Kind::Directory { .. }) {
