@@ -533,6 +533,10 @@ fn links_lead_nowhere_and_sockets_are_left_out() {
     }
 }
 
+fn settle(upper: &Path) -> Result<(), SnapshotError> {
+    snapshot::Upper::open(upper)?.settle()
+}
+
 #[test]
 fn opaque_directories_are_so_for_the_host_and_for_guests() {
     if !can_mount() {
@@ -556,7 +560,7 @@ fn opaque_directories_are_so_for_the_host_and_for_guests() {
     set(&host, "trusted.overlay.opaque", b"y");
     set(&guest, "user.overlay.opaque", b"y");
     for _ in 0..2 {
-        snapshot::settle(upper).unwrap();
+        settle(upper).unwrap();
         for directory in [&host, &guest] {
             for name in ["trusted.overlay.opaque", "user.overlay.opaque"] {
                 assert_eq!(get(directory, name), Some(b"y".to_vec()), "{name}");
@@ -565,10 +569,10 @@ fn opaque_directories_are_so_for_the_host_and_for_guests() {
         assert_eq!(get(&upper.join("a"), "trusted.overlay.opaque"), None);
     }
     set(&upper.join("a"), "user.overlay.opaque", b"no");
-    snapshot::settle(upper).unwrap();
+    settle(upper).unwrap();
     assert_eq!(get(&upper.join("a"), "trusted.overlay.opaque"), None);
     set(&guest, "trusted.overlay.redirect", b"/host");
-    let error = chain(&snapshot::settle(upper).unwrap_err());
+    let error = chain(&settle(upper).unwrap_err());
     assert!(error.contains("a/guest") && error.contains("redirect"), "{error}");
-    assert!(snapshot::settle(&upper.join("missing")).is_err());
+    assert!(settle(&upper.join("missing")).is_err());
 }

@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 
 pub use error::{SnapshotError, WalkError};
 pub use marks::Marks;
-pub use upper::settle;
+pub use upper::Upper;
 
 use crate::{
     Digest, LayerError, Store, StoreError,

@@ -1,7 +1,10 @@
 //! The upper directory of an overlay that a guest writes to. The guest's overlayfs keeps its marks in `user.overlay.*`, since a file server without
 //! CAP_SYS_ADMIN may not touch `trusted.*`, where the host's overlayfs looks for them. The one mark that both need is that of opaque directories.
 
-use std::{os::fd::AsFd, path::Path};
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+};
 
 use rustix::fs::{FileType, OFlags};
 
@@ -12,17 +15,39 @@ use super::{
 };
 use crate::{LayerError, limits, path::display};
 
-/// Makes each directory of `upper` that is opaque for the host's overlayfs opaque for a guest's, and the other way round. For before a guest gets
-/// the directory and after it had it, never meanwhile. Nothing outside of the directory is reached, whatever a guest has put there.
-///
-/// # Errors
-/// [`SnapshotError::Directory`]: something that cannot be read, a mark that a guest's overlayfs would not follow, more than 2,000,000 directories.
-pub fn settle(upper: &Path) -> Result<(), SnapshotError> {
-    settle_inside(upper).map_err(|source| SnapshotError::Directory { path: upper.into(), source })
+/// An upper directory, open: whoever loses sight of its path can still settle it.
+#[derive(Debug)]
+pub struct Upper {
+    path: PathBuf,
+    directory: OwnedFd,
 }
 
-fn settle_inside(upper: &Path) -> Result<(), WalkError> {
-    let root = open::root(upper).map_err(|errno| WalkError::read(".".into(), errno))?;
+impl Upper {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Directory`].
+    pub fn open(path: &Path) -> Result<Self, SnapshotError> {
+        let directory = open::root(path).map_err(|errno| SnapshotError::Directory {
+            path: path.into(),
+            source: WalkError::read(".".into(), errno),
+        })?;
+        Ok(Self { path: path.into(), directory })
+    }
+
+    /// Makes each directory in it that is opaque for the host's overlayfs opaque for a guest's, and the other way round. For before a guest gets
+    /// the directory and after it had it, never meanwhile. Nothing outside of the directory is reached, whatever a guest has put there.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Directory`]: something that cannot be read, a mark that a guest's overlayfs would not follow, more than 2,000,000
+    /// directories.
+    pub fn settle(&self) -> Result<(), SnapshotError> {
+        settle(&self.directory)
+            .map_err(|source| SnapshotError::Directory { path: self.path.clone(), source })
+    }
+}
+
+fn settle(root: &OwnedFd) -> Result<(), WalkError> {
     let mut reader = Reader::new(Marks::Trusted);
     let mut todo: Vec<Vec<u8>> = vec![b".".to_vec()];
     let mut count = 0;
@@ -33,7 +58,7 @@ fn settle_inside(upper: &Path) -> Result<(), WalkError> {
         if count > limits::LAYER_ENTRIES {
             return Err(LayerError::TooManyEntries(limits::LAYER_ENTRIES).into());
         }
-        let directory = open::inside(&root, &path, OFlags::DIRECTORY).map_err(failed)?;
+        let directory = open::inside(root, &path, OFlags::DIRECTORY).map_err(failed)?;
         reader.read(Of::Open(directory.as_fd()), &entry)?;
         copy_opaque(directory.as_fd()).map_err(failed)?;
         for below in rustix::fs::Dir::read_from(&directory).map_err(failed)? {

@@ -14,7 +14,7 @@ use std::{
 use bulkhead_protocol::{
     Call, Create, ExitStatus, Failure, Message, Reply, Stdio, Target, Token, VERSION,
 };
-use bulkhead_rootfs::snapshot::settle;
+use bulkhead_rootfs::snapshot::Upper;
 use bulkhead_vmm::api::{End, FromVmm, Mark};
 use rustix::{
     event::epoll::EventFlags,
@@ -134,6 +134,8 @@ pub(super) struct Monitor<'a> {
     /// Streams of a container that is not made yet.
     pub(super) early_streams: BTreeMap<Token, UnixStream>,
     admitted: Admitted,
+    /// What is settled when the machine has ended. Its path is out of sight by then.
+    upper: Option<Upper>,
 }
 
 /// Runs a container from its machine's start to its program's end; returns the exit code. `caller` is the writing end of
@@ -234,6 +236,8 @@ impl<'a> Monitor<'a> {
         for note in plan.notes.iter().chain(&network.notes) {
             log(files, note);
         }
+        let upper = plan.upper.as_deref().map(Upper::open).transpose();
+        let upper = upper.map_err(|error| to("settle the root")(chain(&error)))?;
         let (awakening, config) = Awakening::begin(plan, &network.nics)?;
         let machine = Machine::start(plan, &config)?;
         timeline.pass(Step::VmmSpawned);
@@ -264,6 +268,7 @@ impl<'a> Monitor<'a> {
             awakening,
             early_streams: BTreeMap::new(),
             admitted,
+            upper,
         })
     }
 
@@ -620,12 +625,10 @@ impl<'a> Monitor<'a> {
             let lost = Answer::Exited { status: ExitStatus::Signal(9), written: [u64::MAX; 2] };
             self.answer(client, &lost);
         }
-        let Self { plan, files, machine, clients, .. } = self;
+        let Self { plan, files, machine, clients, upper, .. } = self;
         drop(machine);
         place.leave_network(plan);
-        if let Some(upper) = &plan.upper
-            && let Err(error) = settle(upper)
-        {
+        if let Some(Err(error)) = upper.map(|upper| upper.settle()) {
             log(files, &chain(&error));
         }
         // It may be gone with its directory.

@@ -50,7 +50,13 @@ impl Place {
             }
             _ => None,
         };
-        let mut record = Record { monitor: Identity::own(), vmm: None, cgroup: None, network, upper: plan.upper.clone() };
+        let mut record = Record {
+            monitor: Identity::own(),
+            vmm: None,
+            cgroup: None,
+            network,
+            upper: plan.upper.clone(),
+        };
         self.before = own_groups();
         let wish = plan.host.pointer("/linux/cgroupsPath").and_then(Value::as_str);
         self.cgroup = group(&plan.id, wish)?;

@@ -40,7 +40,10 @@ pub(crate) fn run(words: &[String]) -> Option<ExitCode> {
 fn make(id: &str, dir: &Path, bundle: &Path) -> Result<Spawned, bulkhead::sandbox::SandboxError> {
     let config = Config::read(&bundle.join("config.json"))?;
     let image = bundle.join("image.erofs");
-    let root = if image.exists() {
+    let mounts = fs::read(bundle.join("mounts.json"));
+    let root = if let Ok(mounts) = mounts {
+        Root::Mounts(serde_json::from_slice(&mounts).unwrap())
+    } else if image.exists() {
         Root::Layers { image: vec![image], writable: None, machine: MachineOptions::default() }
     } else {
         Root::Bundle

@@ -8,6 +8,7 @@ mod deaths;
 mod helper;
 mod lifecycle;
 mod running;
+mod snapshots;
 mod terminal;
 
 use std::{env, io::ErrorKind, os::unix::fs::OpenOptionsExt, process::ExitCode, time::Instant};
@@ -15,7 +16,7 @@ use std::{env, io::ErrorKind, os::unix::fs::OpenOptionsExt, process::ExitCode, t
 /// A scenario's name and itself.
 type Scenario = (&'static str, fn());
 
-const SCENARIOS: [Scenario; 7] = [
+const SCENARIOS: [Scenario; 8] = [
     ("refusals_need_no_machine", lifecycle::refusals_need_no_machine),
     ("a_container_lives_and_leaves_nothing", lifecycle::a_container_lives_and_leaves_nothing),
     ("the_program_cannot_be_found", lifecycle::the_program_cannot_be_found),
@@ -23,6 +24,7 @@ const SCENARIOS: [Scenario; 7] = [
     ("a_killed_monitor_takes_its_machine_along", deaths::a_killed_monitor_takes_its_machine_along),
     ("a_killed_vmm_ends_the_container", deaths::a_killed_vmm_ends_the_container),
     ("a_killed_maker_leaves_nothing", deaths::a_killed_maker_leaves_nothing),
+    ("roots_of_containerds_mounts", snapshots::roots_of_containerds_mounts),
 ];
 
 fn main() -> ExitCode {

@@ -31,6 +31,7 @@ pub(crate) fn command(words: &[&str]) -> Command {
         .env("BULKHEAD_KERNEL", built("vmlinux", "BULKHEAD_KERNEL"))
         .env("BULKHEAD_INITRD", built("bulkhead-initrd.cpio", "BULKHEAD_INITRD"))
         .env("BULKHEAD_TEMPLATES", Path::new(env!("CARGO_TARGET_TMPDIR")).join("templates"))
+        .env("BULKHEAD_DATA", Path::new(env!("CARGO_TARGET_TMPDIR")).join("data"))
         .env("BULKHEAD_BOOT_TIMEOUT", "230")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -10,7 +10,7 @@ use std::{
 
 use bulkhead_container::{Cgroup, CgroupRecord};
 use bulkhead_protocol::{FrameError, ProcessInfo, Reply, Stats};
-use bulkhead_rootfs::snapshot::settle;
+use bulkhead_rootfs::snapshot::Upper;
 use bulkhead_vmm::api::Counters;
 use rustix::process::Pid;
 use serde_json::Value;
@@ -250,7 +250,7 @@ pub(super) fn remove(record: &Record, dir: &Path) -> Result<(), SandboxError> {
     }
     if let Some(upper) = &record.upper {
         // Done already unless the monitor was killed; with its snapshot gone, nobody wants it any more.
-        let _ = settle(upper);
+        let _ = Upper::open(upper).and_then(|upper| upper.settle());
     }
     if let Some(cgroup) = &record.cgroup {
         let cgroup: CgroupRecord = serde_json::from_value(cgroup.clone())

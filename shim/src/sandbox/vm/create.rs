@@ -20,7 +20,7 @@ use super::{
     Create, Record, SandboxError, Spawned,
     admission::Admission,
     remains,
-    rewrite::{self, RewriteError, ThisHost},
+    rewrite::{self, RewriteError, SNAPSHOT_NAME, ThisHost},
     root::Media,
     shape,
     template::{self, Found},
@@ -149,7 +149,7 @@ fn plan(create: &Create<'_>, settings: &Settings, requested: u64) -> Result<Plan
         guest.keep_root()?;
     }
     if let Some(snapshot) = snapshot {
-        guest.shares.insert(0, rewrite::root_share(&snapshot, false, &ThisHost)?);
+        guest.shares.insert(0, rewrite::root_share(SNAPSHOT_NAME, &snapshot, false, &ThisHost)?);
     }
     let missing = |error: crate::settings::SettingsError| SandboxError::Failed(error.to_string());
     let sync = disks.iter().any(|disk| !disk.read_only) || !guest.shares.is_empty();

@@ -10,7 +10,7 @@ use bulkhead_vmm::api::Disk;
 use super::{
     Create, MachineOptions, Root, SandboxError,
     mounts::{self, Kind, Taken},
-    rewrite::{ROOT_NAME, ROOT_TAG, SHARES},
+    rewrite::{ROOT_NAME, ROOT_TAG, SHARES, SNAPSHOT_NAME},
 };
 use crate::{
     monitor::chain,
@@ -56,7 +56,7 @@ impl Media {
     }
 
     fn directory(path: PathBuf, read_only: bool) -> Self {
-        let root = GuestRoot::Directory { path: shared() };
+        let root = GuestRoot::Directory { path: shared(ROOT_NAME) };
         Self { directory: Some(path), read_only, ..Self::of(root, Vec::new()) }
     }
 
@@ -97,8 +97,10 @@ impl Media {
                 ..Self::of(layers(kind, Upper::Tmpfs), vec![image_disk(files)])
             },
             Taken::Over { files, snapshot, upper, work, settles } => {
-                let paths =
-                    Upper::Directory { upper: shared().join(&upper), work: shared().join(work) };
+                let paths = Upper::Directory {
+                    upper: shared(SNAPSHOT_NAME).join(&upper),
+                    work: shared(SNAPSHOT_NAME).join(work),
+                };
                 Self {
                     upper: settles.then(|| snapshot.join(upper)),
                     snapshot: Some(snapshot),
@@ -114,9 +116,9 @@ impl Media {
     }
 }
 
-/// Where the directory of a root's share is in a guest.
-fn shared() -> PathBuf {
-    Path::new(SHARES).join(ROOT_TAG).join(ROOT_NAME)
+/// Where a directory of a root's share is in a guest.
+fn shared(name: &str) -> PathBuf {
+    Path::new(SHARES).join(ROOT_TAG).join(name)
 }
 
 fn layers(kind: Kind, upper: Upper) -> GuestRoot {

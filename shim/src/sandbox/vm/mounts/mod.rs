@@ -56,7 +56,7 @@ pub(super) enum Taken {
         upper: String,
         /// The name of overlayfs's own.
         work: String,
-        /// The host's overlayfs keeps its marks where a guest's cannot ([`snapshot::settle`]).
+        /// The host's overlayfs keeps its marks where a guest's cannot ([`snapshot::Upper::settle`]).
         settles: bool,
     },
     /// An ext4 file system that is written to.
@@ -103,7 +103,9 @@ pub(super) fn take(
     let Some(upper) = upper else { return Ok(Taken::Lower { files, kind: Kind::Erofs }) };
     let settles = marks == Marks::Trusted;
     if settles {
-        snapshot::settle(&upper.path()).map_err(|error| refused(chain(&error)))?;
+        snapshot::Upper::open(&upper.path())
+            .and_then(|upper| upper.settle())
+            .map_err(|error| refused(chain(&error)))?;
     }
     let parse::Upper { snapshot, upper, work } = upper;
     Ok(Taken::Over { files, snapshot, upper, work, settles })

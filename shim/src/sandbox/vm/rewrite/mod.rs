@@ -27,6 +27,8 @@ pub const ROOT_TAG: &str = "root";
 pub const BINDS_TAG: &str = "binds";
 /// The name of the root in its share.
 pub const ROOT_NAME: &str = "rootfs";
+/// The name there of a directory that a root is made with, and that is none itself.
+pub const SNAPSHOT_NAME: &str = "snapshot";
 
 /// Why a specification cannot be run in a microVM.
 #[derive(Debug, thiserror::Error)]
@@ -118,7 +120,7 @@ pub fn rewrite(
     let mounts = mounts::rewrite(take_list(&mut spec, "mounts")?, bundle, host, &mut notes)?;
     if let Some(root) = root {
         let read_only = read_only_root(&spec) && mounts::fit(&mounts.list, root, host);
-        shares.push(root_share(root, read_only, host)?);
+        shares.push(root_share(ROOT_NAME, root, read_only, host)?);
     }
     if !mounts.entries.is_empty() {
         let tag = BINDS_TAG.to_owned();
@@ -143,17 +145,22 @@ pub fn rewrite(
     Ok(Guest { spec: Value::Object(spec), shares, network, notes })
 }
 
-/// A directory of the host as [`ROOT_NAME`] in the share [`ROOT_TAG`].
+/// A directory of the host by this name in the share [`ROOT_TAG`].
 ///
 /// # Errors
 /// [`RewriteError::Root`].
-pub fn root_share(root: &Path, read_only: bool, host: &impl Host) -> Result<Share, RewriteError> {
+pub fn root_share(
+    name: &str,
+    root: &Path,
+    read_only: bool,
+    host: &impl Host,
+) -> Result<Share, RewriteError> {
     let refused = |why: String| RewriteError::Root { path: root.to_owned(), why };
     let found = host.look(root).map_err(|error| refused(plain(&error)))?;
     if !matches!(found.kind, Kind::Directory { .. }) {
         return Err(refused("it is no directory".into()));
     }
-    let entry = ShareEntry { name: ROOT_NAME.into(), path: found.path, read_only };
+    let entry = ShareEntry { name: name.into(), path: found.path, read_only };
     Ok(Share { tag: ROOT_TAG.into(), cache: Cache::Auto, entries: vec![entry] })
 }
 
