@@ -27,7 +27,7 @@ install_packages = missing=$$(for p in $(1); do dpkg-query -W -f '$${Status}' $$
 help:
 	@echo 'make demo     install what is missing, build, and run a program of a Debian image in a microVM'
 	@echo 'make test     build and run all tests (those that need /dev/kvm are skipped without it, and say so)'
-	@echo 'make fuzz     mutate what others say to Bulkhead, FUZZ_RUNS inputs for each target (20000)'
+	@echo 'make fuzz     mutate what others say to Bulkhead, FUZZ_RUNS inputs for each target (100000)'
 	@echo 'make build    leave bulkhead, bulkhead-oci, bulkhead-vmm, bulkhead-stamp, bulkhead-scout, vmlinux and the guest agent in $(OUT), ready to run from there'
 	@echo 'make bench    print the figures of the README'
 	@echo 'make install  copy them to $(PREFIX)/bin and $(PREFIX)/lib/bulkhead (DESTDIR, PREFIX)'
