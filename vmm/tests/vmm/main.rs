@@ -24,6 +24,8 @@ mod media;
 #[cfg(test)]
 mod memory;
 #[cfg(test)]
+mod network;
+#[cfg(test)]
 mod owner;
 #[cfg(test)]
 mod refusals;
