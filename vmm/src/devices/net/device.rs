@@ -97,9 +97,10 @@ impl VirtioDevice for Net {
         DeviceKind::Net
     }
 
-    /// Those of a slot too, so that the driver of a saved machine knows what the tap of another will take.
+    /// Those of a slot too, so that the driver of a saved machine knows what the tap of another will take. Without indirect descriptors Linux makes no
+    /// table for each frame, 5 % of the instructions of sending.
     fn features(&self) -> u64 {
-        feature::EVENT_IDX | feature::INDIRECT_DESC | frame::ALL
+        feature::EVENT_IDX | frame::ALL
     }
 
     fn queue_sizes(&self) -> &'static [u16] {

@@ -28,7 +28,7 @@ use crate::{
     api::{Mac, Nic},
     devices::{
         NetCounts,
-        testing::{Buffer, Driver, INDIRECT, MEMORY, pattern},
+        testing::{Buffer, Driver, MEMORY, pattern},
         virtio::feature,
     },
 };
@@ -150,7 +150,7 @@ fn the_driver_reads_address_link_and_mtu() {
     assert_eq!(wire.driver.register(0x08), 1);
     assert_eq!(wire.driver.config(0), [2, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0xdc, 5, 0, 0]);
     assert_eq!(wire.driver.config(1 << 40), [0; 4]);
-    let offered = feature::VERSION_1 | feature::EVENT_IDX | feature::INDIRECT_DESC | ALL;
+    let offered = feature::VERSION_1 | feature::EVENT_IDX | ALL;
     assert_eq!(wire.host.accepted.load(Ordering::SeqCst), offered);
     let slot = Net::open(&nic(9, 65535)).unwrap();
     let driver = Driver::start(slot, 0);
@@ -167,26 +167,11 @@ fn frames_from_the_guest_arrive_in_order_however_they_are_cut() {
     for frame in &frames {
         assert_eq!(wire.host.receive().unwrap(), [&[0; HEADER][..], frame].concat());
     }
-    // A table elsewhere, of more pieces than a system call takes.
+    // More pieces than a system call takes.
     let frame = pattern(7, 1500);
     let at = wire.driver.put(&[&[0; HEADER], &frame[..]].concat());
-    let table = wire.driver.allocate(16 * 126);
-    for index in 0..126u16 {
-        let more = u16::from(index < 125);
-        wire.driver.write_descriptor(
-            table,
-            index,
-            (at + 12 * u64::from(index), 12, more, index + 1),
-        );
-    }
-    wire.driver.write_descriptor(
-        wire.driver.rings[TX].descriptors,
-        20,
-        (table, 16 * 126, INDIRECT, 0),
-    );
-    wire.driver.make_available(TX, 20);
-    wire.driver.kick(TX);
-    assert_eq!(wire.driver.wait_used(TX, 1), [(20, 0)]);
+    let pieces: Vec<_> = (0..126).map(|index| (at + 12 * index, 12, false)).collect();
+    wire.transmit(&pieces);
     assert_eq!(wire.host.receive().unwrap()[HEADER..], frame);
     assert_eq!(wire.host.receive(), None);
     assert_eq!(
