@@ -12,14 +12,19 @@ use bulkhead_tests::harness::{Outcome, Terminal, oci::Oci};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::shared::{IMAGE, archive, exec_on_a_terminal, isolation, runtime, streams_and_code};
+use super::{
+    network::{Namespace, Network},
+    shared::{IMAGE, archive, exec_on_a_terminal, isolation, runtime, streams_and_code},
+};
 
-isolations!(a_long_life, runs_in_the_foreground);
+isolations!(a_long_life, a_network, runs_in_the_foreground);
 
 struct Docker<'a> {
     oci: &'a Oci,
     socket: String,
     daemons: Vec<Child>,
+    /// Its bridges are in a network namespace of its own.
+    namespace: Namespace,
 }
 
 impl<'a> Docker<'a> {
@@ -32,8 +37,12 @@ impl<'a> Docker<'a> {
         fs::write(oci.path("daemon.json"), config.to_string()).unwrap();
         let path = |name: &str| oci.path(name).display().to_string();
         let containerd = path("containerd.sock");
-        let mut docker =
-            Self { oci, socket: format!("unix://{}", path("docker.sock")), daemons: Vec::new() };
+        let mut docker = Self {
+            oci,
+            socket: format!("unix://{}", path("docker.sock")),
+            daemons: Vec::new(),
+            namespace: Namespace::new(),
+        };
         let toml = format!(
             "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[plugins]\n[ttrpc]\naddress = \"{}\"\n",
             path("ttrpc.sock")
@@ -54,9 +63,7 @@ impl<'a> Docker<'a> {
             ],
         );
         oci.wait("containerd", || oci.path("containerd.sock").exists());
-        // Its bridge is in a network namespace of its own.
-        let mut dockerd = Command::new("unshare");
-        dockerd.args(["--net", "dockerd"]);
+        let dockerd = docker.namespace.command("dockerd");
         docker.daemon(
             dockerd,
             "dockerd",
@@ -273,6 +280,33 @@ fn a_long_life(oci: &Oci) {
     docker.text(&["rm", "life"]);
     assert_eq!(docker.text(&["ps", "--all", "--quiet"]), "");
     drop(events);
+}
+
+/// A network of docker's, published ports, another container, a restart; and none.
+fn a_network(oci: &Oci) {
+    let docker = Docker::new(oci);
+    docker.text(&[
+        "network",
+        "create",
+        "--subnet",
+        "10.91.7.0/24",
+        "--opt",
+        "com.docker.network.driver.mtu=1400",
+        "own",
+    ]);
+    let network = Network {
+        oci,
+        namespace: &docker.namespace,
+        run: &|arguments| docker.run(arguments),
+        name: "own",
+        gateway: [10, 91, 7, 1].into(),
+        server: [10, 91, 7, 9].into(),
+        server6: None,
+        mtu: 1400,
+    };
+    network.is_whole();
+    network.can_be_absent();
+    docker.text(&["network", "rm", "own"]);
 }
 
 /// docker run in the foreground: streams, a terminal, exit codes, docker's default rights and seccomp profile.

@@ -22,5 +22,6 @@ macro_rules! isolations {
 
 mod buildah;
 mod docker;
+mod network;
 mod podman;
 mod shared;

@@ -9,13 +9,18 @@ use std::{
 use bulkhead_tests::harness::{Outcome, Terminal, oci::Oci};
 use serde_json::Value;
 
-use super::shared::{IMAGE, archive, exec_on_a_terminal, isolation, runtime, streams_and_code};
+use super::{
+    network::{Namespace, Network},
+    shared::{IMAGE, archive, exec_on_a_terminal, isolation, runtime, streams_and_code},
+};
 
-isolations!(a_long_life, exit_codes_and_streams, limits_and_rights);
+isolations!(a_long_life, a_network, exit_codes_and_streams, limits_and_rights);
 
 struct Podman<'a> {
     oci: &'a Oci,
     runtime: PathBuf,
+    /// What is the host's network to it.
+    namespace: Option<Namespace>,
 }
 
 impl<'a> Podman<'a> {
@@ -23,14 +28,19 @@ impl<'a> Podman<'a> {
         // Without CAP_SYS_RESOURCE limits cannot be raised.
         let config = "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n\
                       [engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\n";
-        fs::write(oci.path("containers.conf"), config).unwrap();
-        let podman = Self { oci, runtime: runtime(oci) };
+        let networks =
+            format!("[network]\nnetwork_config_dir = {:?}\n", oci.path("networks").display());
+        fs::write(oci.path("containers.conf"), format!("{config}{networks}")).unwrap();
+        let podman = Self { oci, runtime: runtime(oci), namespace: None };
         podman.run(&["load", "--input", archive(oci).to_str().unwrap()]).assert_code(0);
         podman
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("podman");
+        let mut command = match &self.namespace {
+            None => Command::new("podman"),
+            Some(namespace) => namespace.command("podman"),
+        };
         for (option, name) in
             [("--root", "storage"), ("--runroot", "storage-run"), ("--tmpdir", "tmp")]
         {
@@ -177,6 +187,29 @@ fn a_long_life(oci: &Oci) {
     assert_eq!(podman.text(&["wait", "life"]), "137");
     podman.text(&["rm", "life"]);
     assert_eq!(podman.text(&["ps", "--all", "--quiet"]), "");
+}
+
+/// A network of podman's with both families, published ports, another container, a restart; and none.
+fn a_network(oci: &Oci) {
+    let mut podman = Podman::new(oci);
+    podman.namespace = Some(Namespace::new());
+    // The plugins note addresses by it, outside the test's directories.
+    let name = format!("bulkhead-test-{}-{}", std::process::id(), oci.is_vm());
+    let subnets = ["--subnet", "10.90.7.0/24", "--ipv6", "--subnet", "fd90:7::/64"];
+    podman.text(&[&["network", "create", "--opt", "mtu=1400"], &subnets[..], &[&name]].concat());
+    let network = Network {
+        oci,
+        namespace: podman.namespace.as_ref().unwrap(),
+        run: &|arguments| podman.run(arguments),
+        name: &name,
+        gateway: [10, 90, 7, 1].into(),
+        server: [10, 90, 7, 9].into(),
+        server6: Some("fd90:7::9".parse().unwrap()),
+        mtu: 1400,
+    };
+    network.is_whole();
+    network.can_be_absent();
+    podman.text(&["network", "rm", "--force", &name]);
 }
 
 /// Foreground runs: standard streams, a terminal, exit codes of programs, signals and of podman's own.
