@@ -27,6 +27,8 @@ pub(crate) enum Source {
     Children,
     /// Something happened to a container's memory.
     Memory(u32),
+    /// A container asks a name server.
+    Names(u32),
     /// A relay and which of its descriptors.
     Relay(u32, Side),
 }
@@ -45,6 +47,7 @@ pub(crate) enum Side {
 /// The bits that tell the kinds of numbered sources.
 const RELAY: u64 = 1 << 63;
 const MEMORY: u64 = 1 << 62;
+const NAMES: u64 = 1 << 61;
 
 /// An epoll instance.
 #[derive(Debug)]
@@ -104,6 +107,7 @@ impl Source {
             Source::Control => 0,
             Source::Children => 1,
             Source::Memory(id) => u64::from(id) | MEMORY,
+            Source::Names(id) => u64::from(id) | NAMES,
             Source::Relay(id, side) => u64::from(id) << 2 | side as u64 | RELAY,
         }
     }
@@ -115,6 +119,7 @@ impl Source {
             _ if number & MEMORY != 0 => {
                 u32::try_from(number & 0xffff_ffff).ok().map(Source::Memory)
             }
+            _ if number & NAMES != 0 => u32::try_from(number & 0xffff_ffff).ok().map(Source::Names),
             _ => {
                 let side = match number & 3 {
                     0 => Side::Socket,
@@ -168,7 +173,9 @@ mod tests {
             .into_iter()
             .flat_map(|side| [0, 1, 77, u32::MAX].map(|id| Source::Relay(id, side)));
         let others = [0, 5, u32::MAX].map(Source::Memory);
-        let all = [Source::Control, Source::Children].into_iter().chain(others).chain(relays);
+        let names = [0, 5, u32::MAX].map(Source::Names);
+        let single = [Source::Control, Source::Children];
+        let all = single.into_iter().chain(others).chain(names).chain(relays);
         for source in all {
             assert_eq!(Source::from_number(source.number()), Some(source));
         }

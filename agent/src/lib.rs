@@ -12,6 +12,7 @@ mod network;
 mod processes;
 mod relay;
 mod relays;
+mod resolver;
 mod sealed;
 mod server;
 mod shares;

@@ -1,7 +1,11 @@
 //! The container's network: makes of the guest's network cards the interfaces that the container has on the host. One message to the
 //! kernel holds all changes: what it costs is the kernel's work on them and nothing else.
 
-use std::{fmt, net::IpAddr, os::fd::AsFd};
+use std::{
+    fmt,
+    net::IpAddr,
+    os::fd::{AsFd, OwnedFd},
+};
 
 use bulkhead_netlink::{self as netlink, Batch, Family, Refused, Socket};
 use bulkhead_protocol::{
@@ -14,9 +18,12 @@ use rustix::{
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 
+mod cards;
+
+pub(crate) use self::cards::Cards;
 use crate::{
     answer::{invalid, system},
-    boot,
+    boot, resolver,
 };
 
 /// linux/netlink.h.
@@ -54,31 +61,33 @@ impl fmt::Display for What<'_> {
     }
 }
 
-/// Configures the network cards where they are: in this process's network namespace.
-pub(crate) fn configure(network: &Network) -> Result<(), Failure> {
+/// Configures a container's network cards in this process's network namespace. Returns the sockets of its name servers.
+pub(crate) fn configure(cards: &Cards, network: &Network) -> Result<Vec<OwnedFd>, Failure> {
     check(network)?;
-    apply(&open()?, network)
+    cards.show(network)?;
+    apply(&open()?, network)?;
+    resolver::listen(&network.name_servers)
 }
 
-/// Moves the network cards into the network namespace of a process, and configures them there.
-pub(crate) fn hand_over(network: &Network, to: Pid) -> Result<(), Failure> {
+/// Moves a container's network cards into the network namespace of a process, and configures them there.
+pub(crate) fn hand_over(
+    cards: &Cards,
+    network: &Network,
+    to: Pid,
+) -> Result<Vec<OwnedFd>, Failure> {
     check(network)?;
     boot::needs_proc()?;
-    move_to(network, to)
+    move_to(cards, network, to)
 }
 
-fn move_to(network: &Network, to: Pid) -> Result<(), Failure> {
-    let outside = open()?;
-    let mut batch = Batch::default();
-    for index in indexes(&outside, network)? {
-        batch
-            .message(libc::RTM_NEWLINK, 0, &netlink::link(index, 0, 0))
-            .number(libc::IFLA_NET_NS_PID, to.as_raw_pid().unsigned_abs());
-    }
-    let moved = outside.change(batch);
-    moved.map_err(|Refused { errno, .. }| refused("move the network cards", errno))?;
-    let inside = socket_of(to).map_err(|errno| refused("reach the container's network", errno))?;
-    apply(&inside, network)
+fn move_to(cards: &Cards, network: &Network, to: Pid) -> Result<Vec<OwnedFd>, Failure> {
+    cards.give(network, to)?;
+    let there = || (Socket::open(), resolver::listen(&network.name_servers));
+    let (socket, name_servers) =
+        inside(to, there).map_err(|errno| refused("reach the container's network", errno))?;
+    let socket = socket.map_err(|errno| refused("make a netlink socket", errno))?;
+    apply(&socket, network)?;
+    name_servers
 }
 
 fn check(network: &Network) -> Result<(), Failure> {
@@ -96,17 +105,17 @@ fn open() -> Result<Socket, Failure> {
     Socket::open().map_err(|errno| refused("make a netlink socket", errno))
 }
 
-/// A socket stays in the network namespace that it was made in.
-fn socket_of(process: Pid) -> Result<Socket, Errno> {
+/// Does something in the network namespace of a process. Sockets stay in the one that they were made in.
+fn inside<T>(process: Pid, body: impl FnOnce() -> T) -> Result<T, Errno> {
     use rustix::fs::{Mode, OFlags, open};
     let namespace =
         |whose: &str| open(format!("/proc/{whose}/ns/net"), OFlags::CLOEXEC, Mode::empty());
     let kind = Some(LinkNameSpaceType::Network);
     let own = namespace("thread-self")?;
     move_into_link_name_space(namespace(&process.to_string())?.as_fd(), kind)?;
-    let socket = Socket::open();
+    let done = body();
     move_into_link_name_space(own.as_fd(), kind)?;
-    socket
+    Ok(done)
 }
 
 /// The numbers of the network cards, which still have the kernel's names.

@@ -23,10 +23,11 @@ use crate::{
     events::{self, Events, Source},
     fault::{Fault, to},
     link::Link,
-    network,
+    network::{self, Cards},
     processes::{Joined, Meters, Processes},
     relay::Relay,
     relays::Relays,
+    resolver::Resolver,
     shares::Shares,
     stdio::{self, Prepared},
     template::Template,
@@ -50,6 +51,8 @@ pub(crate) struct Server {
     relays: Relays,
     shares: Shares,
     template: Template,
+    cards: Cards,
+    resolver: Resolver,
     /// What need not be done before a program runs: streams of new processes, and memory of started containers.
     new_relays: Vec<(Target, [Option<Relay>; 2])>,
     unwatched: Vec<String>,
@@ -77,6 +80,8 @@ impl Server {
             relays: Relays::new(),
             shares: Shares::default(),
             template: Template::default(),
+            cards: Cards::default(),
+            resolver: Resolver::default(),
             new_relays: Vec::new(),
             unwatched: Vec::new(),
         })
@@ -110,6 +115,7 @@ impl Server {
                         self.control.put(&Message::OomKilled { container, count });
                     }
                 }
+                Source::Names(number) => self.resolver.ask(number, &mut self.control),
                 Source::Relay(id, side) => self.relays.event(id, side, flags),
             }
         }
@@ -177,9 +183,16 @@ impl Server {
                 Ok(Reply::Done)
             }
             Call::Prepare(prepare) => {
-                self.template.prepare(&self.link, &self.platform, &mut self.shares, *prepare)
+                let (link, platform) = (&self.link, &self.platform);
+                let done = self.template.prepare(link, platform, &mut self.shares, *prepare)?;
+                self.cards.hide()?;
+                Ok(done)
             }
             Call::Awaken(awaken) => self.template.awaken(&self.link, &awaken),
+            Call::Resolved(resolved) => {
+                self.resolver.answer(&resolved);
+                Ok(Reply::Done)
+            }
             // Everything has ended by now.
             Call::Shutdown => Ok(Reply::Done),
         }
@@ -200,7 +213,10 @@ impl Server {
         } else {
             (None, network)
         };
-        shared.as_ref().map_or(Ok(()), network::configure)?;
+        if let Some(network) = shared {
+            let name_servers = network::configure(&self.cards, &network)?;
+            self.resolver.add(name_servers, &self.events)?;
+        }
         let terminal = spec.process.as_ref().is_some_and(|process| process.terminal);
         let (ends, prepared) = self.streams(&stdio, terminal)?;
         if makes_namespace(&spec, NamespaceType::User) {
@@ -212,12 +228,14 @@ impl Server {
             .init(&id, &spec, root_of(root));
         let Created { container, console, warnings } = created.map_err(failure)?;
         let pid = container.init().pid();
-        if let Some(network) = own
-            && let Err(failure) = network::hand_over(&network, pid)
-        {
-            // Its cgroup goes with the guest.
-            let _ = container.init().signal(libc::SIGKILL);
-            return Err(failure);
+        if let Some(network) = own {
+            let handed = network::hand_over(&self.cards, &network, pid)
+                .and_then(|name_servers| self.resolver.add(name_servers, &self.events));
+            if let Err(failure) = handed {
+                // Its cgroup goes with the guest.
+                let _ = container.init().signal(libc::SIGKILL);
+                return Err(failure);
+            }
         }
         let console = nonblocking(console)?;
         self.processes.add(container, console.clone());

@@ -24,7 +24,7 @@ pub use message::{
     Ready, Reply, Request, Root, Stdio, StreamHello, Target, Token, Upper, WindowSize,
 };
 
-pub use network::Network;
+pub use network::{Network, Query, Resolved};
 pub use process::ProcessInfo;
 pub use stats::Stats;
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Network, ProcessInfo, Stats};
+use crate::{Network, ProcessInfo, Query, Resolved, Stats};
 
 /// Names one stdio stream of one process; chosen by the monitor, unique in a sandbox.
 pub type Token = u64;
@@ -88,6 +88,8 @@ pub enum Call<S = Value, P = Value, R = Value> {
     Prepare(Box<Prepare<S>>),
     /// To the agent of a clone, before anything else: the answer is [`Reply::Awake`].
     Awaken(Awaken),
+    /// A name server's answer to a [`Message::Query`].
+    Resolved(Resolved),
     /// Ends every process, writes every file system back and powers the guest off.
     Shutdown,
 }
@@ -274,6 +276,8 @@ pub enum Message {
         /// What came of it.
         result: Result<Reply, Failure>,
     },
+    /// A process asks a name server.
+    Query(Query),
     /// A process ended.
     Exited(Exited),
     /// Processes of a running container were killed for want of memory.

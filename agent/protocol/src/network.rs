@@ -15,6 +15,10 @@ pub const MAX_ADDRESSES: usize = 256;
 pub const MAX_ROUTES: usize = 1024;
 /// The most permanent neighbours.
 pub const MAX_NEIGHBOURS: usize = 1024;
+/// The most name servers that are relayed: the resolver asks no more (resolv.conf(5)).
+pub const MAX_NAME_SERVERS: usize = 3;
+/// The longest question or answer of a name server that is relayed, in bytes.
+pub const MAX_DATAGRAM: usize = 4096;
 /// The longest name of an interface, in bytes (`IFNAMSIZ`, netdevice(7)).
 pub const MAX_NAME: usize = 15;
 
@@ -30,6 +34,32 @@ pub struct Network {
     /// At most [`MAX_NEIGHBOURS`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub neighbours: Vec<Neighbour>,
+    /// Loopback addresses at which name servers of the host's namespace listen: datagrams to their port 53 are relayed as
+    /// [`Query`]. At most [`MAX_NAME_SERVERS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub name_servers: Vec<Ipv4Addr>,
+}
+
+/// A datagram of the container to one of [`Network::name_servers`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Query {
+    /// Chosen by the agent; comes back with the answer.
+    pub id: u64,
+    /// Which server, from 0.
+    pub server: u8,
+    /// At most [`MAX_DATAGRAM`] bytes.
+    pub datagram: Vec<u8>,
+}
+
+/// The datagram that came back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resolved {
+    /// [`Query::id`].
+    pub id: u64,
+    /// At most [`MAX_DATAGRAM`] bytes.
+    pub datagram: Vec<u8>,
 }
 
 /// An Ethernet interface.
@@ -152,6 +182,7 @@ impl Network {
             ("addresses", addresses, MAX_ADDRESSES),
             ("routes", self.routes.len(), MAX_ROUTES),
             ("permanent neighbours", self.neighbours.len(), MAX_NEIGHBOURS),
+            ("name servers", self.name_servers.len(), MAX_NAME_SERVERS),
         ] {
             if count > most {
                 return Err(NetworkError::TooMany { what, count, most });

@@ -97,6 +97,7 @@ fn network() -> Network {
             ip: "10.88.0.1".parse().unwrap(),
             mac: [2, 0, 0, 0, 0, 0x99],
         }],
+        name_servers: Vec::new(),
     }
 }
 
@@ -182,7 +183,7 @@ fn network_cards_go_to_a_container_with_a_network_of_its_own() {
             .unwrap();
         let mut ready = [0; 6];
         std::io::Read::read_exact(other.stdout.as_mut().unwrap(), &mut ready).unwrap();
-        move_to(&network(), Pid::from_child(&other)).unwrap();
+        move_to(&Cards::default(), &network(), Pid::from_child(&other)).unwrap();
         assert!(open().unwrap().index("eth0").is_err());
         let theirs = rustix::fs::open(
             format!("/proc/{}/ns/net", other.id()),
@@ -194,6 +195,24 @@ fn network_cards_go_to_a_container_with_a_network_of_its_own() {
         assert_configured();
         drop(other.stdin.take());
         other.wait().unwrap();
+    });
+}
+
+#[test]
+fn cards_out_of_sight_come_back_for_a_container() {
+    in_a_namespace(|| {
+        let mut cards = Cards::default();
+        cards.hide().unwrap();
+        // There was none to hide.
+        self::cards();
+        cards.hide().unwrap();
+        let names = || std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+        assert!(!names().contains("eth") && names().contains("far0"), "{}", names());
+        // SAFETY: takes no pointers.
+        let thread = unsafe { libc::gettid() };
+        cards.give(&network(), Pid::from_raw(thread).unwrap()).unwrap();
+        apply(&open().unwrap(), &network()).unwrap();
+        assert_configured();
     });
 }
 
@@ -218,6 +237,6 @@ fn what_cannot_be_made_is_named() {
 
 #[test]
 fn only_a_guest_has_network_cards() {
-    let failure = configure(&Network::default()).unwrap_err();
+    let failure = configure(&Cards::default(), &Network::default()).unwrap_err();
     assert_eq!(failure.message, "only a guest has network cards");
 }

@@ -200,6 +200,7 @@ impl Agent {
                 Message::Exited(exited) => self.exits.push(exited),
                 Message::OomKilled { container, count } => self.kills.push((container, count)),
                 Message::Ready(_) => panic!("a second Ready"),
+                Message::Query(query) => panic!("{query:?} of a container without a network"),
             }
         }
     }

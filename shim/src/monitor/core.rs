@@ -31,6 +31,7 @@ use super::{
     guest::Guest,
     machine::{Machine, News},
     message::{Answer, Outcome},
+    names::Names,
     place::{self, Place},
     plan::Plan,
     poll::{Poll, Source},
@@ -125,6 +126,7 @@ pub(super) struct Monitor<'a> {
     pub(super) doomed: Option<Instant>,
     pub(super) timeline: Timeline,
     pub(super) network: Network,
+    names: Names,
     signals: OwnedFd,
     caller: Option<OwnedFd>,
     pub(super) record: Option<Record>,
@@ -259,6 +261,7 @@ impl<'a> Monitor<'a> {
             oom_killed: false,
             doomed: None,
             timeline,
+            names: Names::new(network.name_servers()),
             network,
             signals,
             caller: caller.take(),
@@ -332,6 +335,12 @@ impl<'a> Monitor<'a> {
             Source::Relay => self.relays.clear(),
             Source::Listener => self.clients.accept(&self.poll),
             Source::Client(id) => self.client(id, flags),
+            Source::Name(number) => {
+                if let Some(resolved) = self.names.answer(number, &self.poll) {
+                    // A lost answer is asked for again.
+                    let _ = self.ask(Call::Resolved(resolved), Owed::Nobody);
+                }
+            }
         }
         Ok(())
     }
@@ -339,7 +348,7 @@ impl<'a> Monitor<'a> {
     /// The next time at which something is to be done; faults for what is overdue.
     fn deadlines(&mut self) -> Result<Option<Instant>, Fault> {
         let now = Instant::now();
-        let mut next = self.guest.expire();
+        let mut next = [self.guest.expire(), self.names.expire()].into_iter().flatten().min();
         let mut until = |at: Instant| next = Some(next.map_or(at, |other| other.min(at)));
         match &self.phase {
             Phase::Booting | Phase::Creating => {
@@ -447,6 +456,10 @@ impl<'a> Monitor<'a> {
                     // The agent makes answers up.
                     None => Ok(()),
                 }
+            }
+            Message::Query(query) => {
+                self.names.ask(&query, &self.poll);
+                Ok(())
             }
             Message::Exited(exited) if exited.target == self.target() => {
                 if !matches!(self.phase, Phase::Ending(_)) {

@@ -22,6 +22,7 @@ mod fault;
 mod guest;
 mod machine;
 pub(crate) mod message;
+mod names;
 pub(crate) mod oom;
 mod place;
 pub(crate) mod plan;

@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use super::{
     fault::{Fault, to},
+    names,
     plan::Plan,
     signals,
 };
@@ -86,11 +87,14 @@ impl Place {
 
     /// Takes the interfaces for the guest that are in the network namespace now: all who were to put some there have been asked.
     pub(super) fn network(&self, plan: &Plan) -> Result<network::Network, Fault> {
-        if self.own_network {
-            Ok(network::Network::take(&plan.id)?)
-        } else {
-            Ok(network::Network::default())
+        if !self.own_network {
+            return Ok(network::Network::default());
         }
+        let mut network = network::Network::take(&plan.id)?;
+        if let Some(guest) = &mut network.guest {
+            guest.name_servers = names::local(&plan.host);
+        }
+        Ok(network)
     }
 
     /// Gives the interfaces back. A namespace that ends with this process need not be cleaned.

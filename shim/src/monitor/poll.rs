@@ -41,6 +41,8 @@ pub(super) enum Source {
     Listener,
     /// A client.
     Client(u32),
+    /// A name server.
+    Name(u32),
 }
 
 impl Source {
@@ -56,6 +58,7 @@ impl Source {
             Source::Listener => 7,
             Source::Hello(id) => 1 << 32 | u64::from(id),
             Source::Client(id) => 2 << 32 | u64::from(id),
+            Source::Name(id) => 3 << 32 | u64::from(id),
         }
     }
 
@@ -64,6 +67,7 @@ impl Source {
         Some(match (number >> 32, number) {
             (1, _) => Source::Hello(id),
             (2, _) => Source::Client(id),
+            (3, _) => Source::Name(id),
             (_, 0) => Source::Caller,
             (_, 1) => Source::Signal,
             (_, 2) => Source::Vmm,

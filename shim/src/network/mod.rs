@@ -15,6 +15,7 @@ mod tests;
 
 use std::{
     fs::File,
+    net::Ipv4Addr,
     os::{fd::AsFd, unix::fs::MetadataExt},
     path::Path,
     thread,
@@ -76,6 +77,11 @@ impl Network {
             nics.push(nic(device, Some(name)));
         }
         Ok(Self { guest: Some(guest), nics, notes: [found.notes, notes].concat() })
+    }
+
+    /// Those that are asked for the guest.
+    pub(crate) fn name_servers(&self) -> &[Ipv4Addr] {
+        self.guest.as_ref().map_or(&[], |guest| &guest.name_servers)
     }
 }
 

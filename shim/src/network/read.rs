@@ -106,7 +106,7 @@ pub(super) fn of(links: &Links, entries: &Entries) -> (Network, Vec<String>) {
         Some(Neighbour { device: device(interface)?, ip, mac })
     };
     let neighbours = entries.neighbours.iter().filter_map(neighbour).collect();
-    (Network { interfaces, routes, neighbours }, notes)
+    (Network { interfaces, routes, neighbours, name_servers: Vec::new() }, notes)
 }
 
 fn addresses(link: &Link, entries: &Entries) -> Vec<Address> {

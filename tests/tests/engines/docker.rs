@@ -303,6 +303,7 @@ fn a_network(oci: &Oci) {
         server: [10, 91, 7, 9].into(),
         server6: None,
         mtu: 1400,
+        has_names: true,
     };
     network.is_whole();
     network.can_be_absent();

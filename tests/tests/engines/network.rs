@@ -106,6 +106,8 @@ pub(super) struct Network<'a> {
     /// An address of IPv6 that the server gets.
     pub(super) server6: Option<IpAddr>,
     pub(super) mtu: u32,
+    /// Containers know each other by name.
+    pub(super) has_names: bool,
 }
 
 impl Network<'_> {
@@ -169,6 +171,10 @@ impl Network<'_> {
         let mut wanted = vec!["the-server"];
         if let Some(ip) = self.server6 {
             script += &format!("; wget -q -O - http://[{ip}]/name");
+            wanted.push("the-server");
+        }
+        if self.has_names {
+            script += "; wget -q -O - http://server/name";
             wanted.push("the-server");
         }
         let run = ["run", "--rm", "--network", self.name, IMAGE, "sh", "-c", &script];

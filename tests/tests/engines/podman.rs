@@ -206,6 +206,7 @@ fn a_network(oci: &Oci) {
         server: [10, 90, 7, 9].into(),
         server6: Some("fd90:7::9".parse().unwrap()),
         mtu: 1400,
+        has_names: false,
     };
     network.is_whole();
     network.can_be_absent();
