@@ -29,6 +29,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 pub use error::{SnapshotError, WalkError};
@@ -223,14 +224,17 @@ impl Store {
     }
 }
 
+/// In doubt it has: a layer that goes too late costs room, one that goes too early a start.
 fn has_source(_store: &Store, layer: &Path) -> bool {
-    let read = || -> Option<bool> {
-        let Source { path, marks } =
-            serde_json::from_slice(&fs::read(layer.join(SOURCE)).ok()?).ok()?;
-        let stamp = stamp::of(&open::root(&path).ok()?, marks).ok()?;
-        Some(layer.file_name()?.to_str()? == stamp.hex())
+    let read = || serde_json::from_slice(&fs::read(layer.join(SOURCE)).ok()?).ok();
+    let Some(Source { path, marks }) = read() else { return false };
+    let directory = match open::root(&path) {
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return false,
+        Err(_) => return true,
+        Ok(directory) => directory,
     };
-    read().unwrap_or(false)
+    stamp::of(&directory, marks)
+        .map_or(true, |stamp| layer.file_name().is_some_and(|name| name == stamp.hex().as_str()))
 }
 
 fn has_layers(store: &Store, root: &Path) -> bool {
