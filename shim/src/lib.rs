@@ -1,6 +1,7 @@
 //! What the programs of Bulkhead share: settings, images, containers, sandboxes.
 
 pub mod bench;
+pub mod choice;
 pub mod cli;
 pub mod commands;
 pub mod container;

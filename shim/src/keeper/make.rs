@@ -81,6 +81,7 @@ pub(super) fn make(
             tenant: definition.machine.tenant.as_deref(),
             tell: &|step| step.note().into_iter().for_each(|text| note(&text)),
         },
+        owner: None,
     });
     Ends::leave().map_err(KeeperError::io("close pipes"))?;
     if definition.isolation == Isolation::Host {

@@ -301,6 +301,14 @@ impl Container {
         Ok(self.sandbox()?.map_or(Ok(false), |sandbox| sandbox.oom_killed())?)
     }
 
+    /// Ends what only waits for somebody to take the output of its program, which has ended; its exit code. None: nothing waits.
+    ///
+    /// # Errors
+    /// [`LifecycleError`].
+    pub fn abandon_output(&self) -> Result<Option<u8>, LifecycleError> {
+        Ok(self.sandbox()?.map_or(Ok(None), |sandbox| sandbox.abandon_output())?)
+    }
+
     /// Removes it: one that was created or has stopped; with `force`, any. Returns what `poststop` hooks failed at.
     ///
     /// # Errors

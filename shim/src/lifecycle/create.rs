@@ -1,6 +1,9 @@
 //! The making of a container, step by step, so that a caller who is killed at any of them leaves what `delete` removes.
 
-use std::path::{Path, PathBuf};
+use std::{
+    os::fd::BorrowedFd,
+    path::{Path, PathBuf},
+};
 
 use bulkhead_container::{Target, spec::Hooks};
 
@@ -42,6 +45,8 @@ pub struct CreateOptions<'a> {
     pub systemd_cgroup: bool,
     /// Whether its microVM is a clone, and of what.
     pub template: Wish<'a>,
+    /// The reading end of a pipe whose other end is its owner's: a microVM ends when that closes. Processes on the host's kernel do not.
+    pub owner: Option<BorrowedFd<'a>>,
 }
 
 pub(super) fn create(
@@ -97,6 +102,7 @@ fn fill(container: &mut Container, options: &CreateOptions<'_>) -> Result<Spawne
             no_new_keyring: options.no_new_keyring,
             systemd_cgroup: options.systemd_cgroup,
             template: options.template,
+            owner: options.owner,
         },
     )?;
     let Created { record, process, warnings } = made;

@@ -88,6 +88,37 @@ pub enum LifecycleError {
     Sandbox(#[from] SandboxError),
 }
 
+impl LifecycleError {
+    /// This error of a process's start in the words that docker, podman and containerd look for, to tell "not found" (their exit code
+    /// 127) and "cannot be executed" (126) from other errors. `program`: the first of the process's arguments.
+    #[must_use]
+    pub fn of_process(&self, program: &str) -> String {
+        let why = match self {
+            LifecycleError::Sandbox(SandboxError::ProgramNotFound(text)) => {
+                if text.contains("interpreter") {
+                    "no such file or directory: the interpreter that it names is missing".to_owned()
+                } else if program.contains('/') {
+                    format!("stat {program}: no such file or directory")
+                } else {
+                    "executable file not found in $PATH".to_owned()
+                }
+            }
+            LifecycleError::Sandbox(SandboxError::ProgramNotExecutable(text)) => {
+                match text.strip_prefix(program).and_then(|rest| rest.strip_prefix(": ")) {
+                    Some(why @ "it is a directory") => format!("permission denied: {why}"),
+                    Some(why) if why.contains("neither a program") => {
+                        format!("exec format error: {why}")
+                    }
+                    Some(why) => why.to_owned(),
+                    None => text.clone(),
+                }
+            }
+            other => return other.to_string(),
+        };
+        format!("unable to start container process: exec: {program:?}: {why}")
+    }
+}
+
 fn cannot_start(status: Status) -> String {
     match status {
         Status::Stopped => "cannot start a container that has stopped".into(),
@@ -102,4 +133,41 @@ pub(super) fn at<E: Into<io::Error>>(
     path: impl Into<PathBuf>,
 ) -> impl FnOnce(E) -> LifecycleError {
     move |source| LifecycleError::File { action, path: path.into(), source: source.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_those_that_engines_look_for() {
+        use SandboxError::{ProgramNotExecutable, ProgramNotFound};
+        for (error, program, expected) in [
+            (
+                ProgramNotFound("x: y".into()),
+                "x",
+                "exec: \"x\": executable file not found in $PATH",
+            ),
+            (
+                ProgramNotFound("/x: y".into()),
+                "/x",
+                "exec: \"/x\": stat /x: no such file or directory",
+            ),
+            (
+                ProgramNotExecutable("/x: permission denied".into()),
+                "/x",
+                "exec: \"/x\": permission denied",
+            ),
+            (
+                ProgramNotExecutable("/x: it is a directory".into()),
+                "/x",
+                "exec: \"/x\": permission denied: it is a directory",
+            ),
+        ] {
+            let text = LifecycleError::from(error).of_process(program);
+            assert_eq!(text, format!("unable to start container process: {expected}"));
+        }
+        let other = LifecycleError::Exists;
+        assert_eq!(other.of_process("x"), other.to_string());
+    }
 }

@@ -226,6 +226,9 @@ impl<'a> Monitor<'a> {
         if let Some(caller) = caller.as_ref() {
             poll.add(caller, Source::Caller, EventFlags::empty())?;
         }
+        if let Some(owner) = &plan.owner {
+            poll.add(owner, Source::Owner, EventFlags::empty())?;
+        }
         let signals = signals::descriptor()?;
         poll.add(&signals, Source::Signal, EventFlags::IN)?;
         let relays = Relays::new()?;
@@ -310,6 +313,7 @@ impl<'a> Monitor<'a> {
         match source {
             Source::Caller if self.caller.is_some() => return Err(Fault::CallerGone),
             Source::Caller => {}
+            Source::Owner => return Err(Fault::OwnerGone),
             Source::Signal => {
                 while let Some(signal) = signals::next(&self.signals) {
                     self.signal(signal)?;

@@ -35,6 +35,9 @@ pub(super) enum Fault {
     /// The process that wanted the container is gone.
     #[error("the process that asked for the container is gone")]
     CallerGone,
+    /// The container's owner, without whom it is not to go on, is gone.
+    #[error("the process that owned the container is gone")]
+    OwnerGone,
     /// A signal came before the container was there.
     #[error("signal {0} ended this before the program ended")]
     Signal(i32),

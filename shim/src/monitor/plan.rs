@@ -1,6 +1,6 @@
 //! What a monitor is to do, computed before it exists.
 
-use std::{path::PathBuf, time::Duration};
+use std::{os::fd::OwnedFd, path::PathBuf, time::Duration};
 
 use bulkhead_container::{hooks::State, spec::Hooks};
 use bulkhead_protocol::Root;
@@ -69,6 +69,8 @@ pub(crate) struct Plan {
     pub(crate) requested: u64,
     /// What was left out of the specification.
     pub(crate) notes: Vec<String>,
+    /// Hangs up when the container's owner is gone, which ends it.
+    pub(crate) owner: Option<OwnedFd>,
 }
 
 impl Plan {

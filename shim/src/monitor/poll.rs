@@ -23,6 +23,8 @@ const BATCH: usize = 32;
 pub(super) enum Source {
     /// The pipe to the process that made the monitor.
     Caller,
+    /// The pipe to the container's owner.
+    Owner,
     /// A signal.
     Signal,
     /// The VMM said something or ended.
@@ -56,6 +58,7 @@ impl Source {
             Source::Streams => 5,
             Source::Relay => 6,
             Source::Listener => 7,
+            Source::Owner => 8,
             Source::Hello(id) => 1 << 32 | u64::from(id),
             Source::Client(id) => 2 << 32 | u64::from(id),
             Source::Name(id) => 3 << 32 | u64::from(id),
@@ -76,6 +79,7 @@ impl Source {
             (_, 5) => Source::Streams,
             (_, 6) => Source::Relay,
             (_, 7) => Source::Listener,
+            (_, 8) => Source::Owner,
             _ => return None,
         })
     }

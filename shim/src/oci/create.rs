@@ -3,8 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    Context, OciError, Parsed, context::id, descriptors::Descriptors, error, foreground,
-    signals::Signals,
+    Context, OciError, Parsed, context::id, descriptors::Descriptors, foreground, signals::Signals,
 };
 use crate::{
     lifecycle::{Container, CreateOptions, LifecycleError},
@@ -35,7 +34,7 @@ fn run_it(context: &Context<'_>, parsed: &Parsed) -> Result<u8, OciError> {
     match container.start() {
         Ok(warnings) => context.warn(&warnings),
         Err(error) => {
-            let message = error::of_process(&error, &program);
+            let message = error.of_process(&program);
             // The first error is what matters.
             let _ = container.delete(true);
             return Err(OciError::Refused(message));
@@ -75,12 +74,12 @@ fn make(
     let process = config.spec().process.as_ref();
     let console_socket = parsed.some("console-socket").map(Path::new);
     check_terminal(process.is_some_and(|process| process.terminal), detach, console_socket)?;
-    let isolation = context.isolation(&config)?;
+    let isolation = context.choice.isolation(&config)?;
     context.debug(&format!("container {id}: isolation {isolation}, bundle {}", bundle.display()));
     sandbox::keep_from_containers(isolation)?;
     let (mode, tenant) = match isolation {
         Isolation::Host => (None, None),
-        Isolation::Vm => (context.template(&config)?, context.tenant(&config)?),
+        Isolation::Vm => (context.choice.template(&config)?, context.choice.tenant(&config)?),
     };
     let tell = |step: template::Step| step.note().into_iter().for_each(|text| note(&text));
     let options = CreateOptions {
@@ -96,6 +95,7 @@ fn make(
         no_new_keyring: parsed.has("no-new-keyring"),
         systemd_cgroup: context.systemd_cgroup,
         template: Wish { mode, tenant: tenant.as_deref(), tell: &tell },
+        owner: None,
     };
     let program = process.and_then(|process| process.args.first()).cloned().unwrap_or_default();
     match context.root.create(&options) {
@@ -103,7 +103,7 @@ fn make(
             context.warn(container.warnings());
             Ok((container, spawned, program))
         }
-        Err(error) => Err(OciError::Refused(error::of_process(&error, &program))),
+        Err(error) => Err(OciError::Refused(error.of_process(&program))),
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::{
-    Context, OciError, Parsed, create::check_terminal, descriptors::Descriptors, error, foreground,
+    Context, OciError, Parsed, create::check_terminal, descriptors::Descriptors, foreground,
     signals::Signals,
 };
 use crate::{
@@ -38,7 +38,7 @@ fn run(context: &Context<'_>, parsed: &Parsed) -> Result<u8, OciError> {
     let signals = if detach { None } else { Some(Signals::block().map_err(failed)?) };
     let mut spawned = container
         .exec(&exec, parsed.has("ignore-paused"))
-        .map_err(|error| OciError::Refused(error::of_process(&error, program)))?;
+        .map_err(|error| OciError::Refused(error.of_process(program)))?;
     if let Err(error) = hand_over(parsed, &mut spawned, console_socket) {
         // Nobody has got it.
         let _ = rustix::process::kill_process(spawned.pid, rustix::process::Signal::KILL);

@@ -1,6 +1,6 @@
 //! The verbs that only name a container: `start`, `state`, `pause`, `resume`.
 
-use super::{Context, OciError, Parsed, error, output};
+use super::{Context, OciError, Parsed, output};
 
 /// runc: an error of the program is the verb's.
 pub(super) fn start(context: &Context<'_>, parsed: &Parsed) -> Result<u8, OciError> {
@@ -10,7 +10,7 @@ pub(super) fn start(context: &Context<'_>, parsed: &Parsed) -> Result<u8, OciErr
             context.warn(&warnings);
             Ok(0)
         }
-        Err(error) => Err(OciError::Refused(error::of_process(&error, &program(&container)))),
+        Err(error) => Err(OciError::Refused(error.of_process(&program(&container)))),
     }
 }
 

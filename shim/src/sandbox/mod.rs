@@ -2,17 +2,19 @@
 //! kernel, and [`vm`], a microVM. In both, [`create`] and [`Sandbox::exec`] make a child of the calling process that ends
 //! with the code of the container's process, so that whoever reaps it (the caller, conmon, a containerd shim) learns it.
 
+mod changes;
 mod config;
 mod error;
 pub mod host;
 pub mod vm;
 
 use std::{
-    os::fd::OwnedFd,
+    os::fd::{BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
 use bulkhead_protocol::{ProcessInfo, Stats};
+pub use changes::changes;
 pub use config::{Config, ConfigError};
 pub use error::SandboxError;
 use rustix::process::Pid;
@@ -133,6 +135,14 @@ pub trait Sandbox {
     /// [`SandboxError`].
     fn oom_killed(&self) -> Result<bool, SandboxError>;
 
+    /// Ends what only waits for somebody to take the output of a program that has ended; the program's exit code. None: nothing waits.
+    ///
+    /// # Errors
+    /// [`SandboxError`].
+    fn abandon_output(&self) -> Result<Option<u8>, SandboxError> {
+        Ok(None)
+    }
+
     /// Removes what is left: processes, cgroup, mounts, sockets. Works after any process was killed at any moment; the
     /// state directory itself is the caller's.
     ///
@@ -178,6 +188,8 @@ pub struct Create<'a> {
     pub systemd_cgroup: bool,
     /// Whether its microVM is a clone, and of what.
     pub template: Wish<'a>,
+    /// The reading end of a pipe: a microVM ends when the other end closes.
+    pub owner: Option<BorrowedFd<'a>>,
 }
 
 /// Where a root file system comes from.

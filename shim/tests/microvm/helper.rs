@@ -61,6 +61,7 @@ fn make(id: &str, dir: &Path, bundle: &Path) -> Result<Spawned, bulkhead::sandbo
             no_new_keyring: false,
             systemd_cgroup: false,
             template: Wish::default(),
+            owner: None,
         },
     )?;
     fs::write(dir.join("record.new"), serde_json::to_vec(&created.record).unwrap()).unwrap();

@@ -5,6 +5,7 @@
 mod ahead;
 mod cgroup;
 mod copy_up;
+mod host;
 mod idmap;
 mod make;
 mod mask;
@@ -15,6 +16,7 @@ mod root;
 mod root_mount;
 
 pub(crate) use cgroup::groups;
+pub use host::mount;
 pub(crate) use mask::{mask, read_only, set_read_only};
 pub(crate) use node::Nodes;
 pub(crate) use options::propagation;

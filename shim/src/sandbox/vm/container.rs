@@ -86,6 +86,12 @@ impl<'a> Guest<'a> {
         !self.record.monitor.is_alive() || !self.dir.join(SOCKET).exists()
     }
 
+    /// How the program ended, as its monitor has noted it.
+    fn ended(&self) -> Option<Ended> {
+        let noted = std::fs::read(self.dir.join(ENDED)).ok()?;
+        serde_json::from_slice(&noted).ok()
+    }
+
     fn living(&self, patience: Duration) -> Result<Client, SandboxError> {
         let client = self.connect(patience)?;
         client.ok_or_else(|| SandboxError::State("container not running".into()))
@@ -226,8 +232,15 @@ impl Sandbox for Guest<'_> {
             return Ok(killed);
         }
         // A monitor that was killed has noted nothing.
-        let noted = std::fs::read(self.dir.join(ENDED)).unwrap_or_default();
-        Ok(serde_json::from_slice::<Ended>(&noted).is_ok_and(|ended| ended.oom_killed))
+        Ok(self.ended().is_some_and(|ended| ended.oom_killed))
+    }
+
+    fn abandon_output(&self) -> Result<Option<u8>, SandboxError> {
+        let Some(ended) = self.ended() else { return Ok(None) };
+        if self.record.monitor.end() {
+            return Ok(Some(ended.status.shell_code()));
+        }
+        Err(SandboxError::Failed(format!("process {} does not die", self.record.monitor.pid)))
     }
 
     fn remove(&self) -> Result<(), SandboxError> {

@@ -64,7 +64,13 @@ pub(in crate::sandbox) fn create(
         (None, None)
     };
     let (reports, report) = pipe_with(PipeFlags::CLOEXEC).map_err(failed("make a pipe"))?;
-    let keep = process::numbers([report.as_fd()]);
+    plan.owner = create
+        .owner
+        .map(|owner| owner.try_clone_to_owned())
+        .transpose()
+        .map_err(failed("keep the owner's pipe"))?;
+    let owner = plan.owner.as_ref().map(AsFd::as_fd);
+    let keep = process::numbers([report.as_fd()].into_iter().chain(owner));
     let pid = process::fork(slave, &keep, move || monitor::run(&plan, report))
         .map_err(failed("make the monitor"))?;
     match hear(reports) {
@@ -196,6 +202,7 @@ fn plan(create: &Create<'_>, settings: &Settings, requested: u64) -> Result<Plan
         boot_timeout: settings.boot_timeout,
         requested,
         notes: guest.notes,
+        owner: None,
     })
 }
 

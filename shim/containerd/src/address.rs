@@ -1,0 +1,158 @@
+//! Where a shim listens, and which containers share one.
+
+use std::{
+    fs, io,
+    os::unix::net::{UnixListener, UnixStream},
+    path::{Path, PathBuf},
+};
+
+use bulkhead::sandbox::Config;
+use sha2::{Digest, Sha256};
+
+use crate::refusal::{Refusal, at};
+
+/// Where containerd's shims have their sockets, whatever containerd's own state directory is.
+const SOCKETS: &str = "/run/containerd/s";
+/// The file in the bundle that tells containerd the address.
+const ADDRESS: &str = "address";
+/// Annotations that name the sandbox of a pod, of containerd's CRI plugin and of CRI-O.
+const SANDBOX: [&str; 2] = ["io.kubernetes.cri.sandbox-id", "io.kubernetes.cri-o.SandboxID"];
+
+/// A socket that was there already, or a new one.
+#[derive(Debug)]
+pub(crate) enum Socket {
+    /// A shim listens.
+    Served,
+    /// For a new shim.
+    Fresh(UnixListener),
+}
+
+/// The name under which containers share a shim: their pod's sandbox, or their own.
+///
+/// # Errors
+/// A configuration that cannot be read.
+pub(crate) fn group(bundle: &Path, id: &str) -> Result<String, Refusal> {
+    let config = Config::read(&bundle.join("config.json"))?;
+    let named = SANDBOX.iter().find_map(|name| config.spec().annotations.get(*name));
+    Ok(named.map_or(id, String::as_str).to_owned())
+}
+
+/// The socket's path for one group of a namespace of the containerd at `address`; short enough for a Unix socket's address.
+pub(crate) fn path(address: &str, namespace: &str, group: &str) -> PathBuf {
+    let name = Path::new(address).join(namespace).join(group);
+    let hash = Sha256::digest(name.as_os_str().as_encoded_bytes());
+    let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    Path::new(SOCKETS).join(hash)
+}
+
+/// The path in containerd's form.
+pub(crate) fn url(path: &Path) -> String {
+    format!("unix://{}", path.display())
+}
+
+/// Listens at the path, unless somebody does.
+///
+/// # Errors
+/// A socket that cannot be made.
+pub(crate) fn listen(path: &Path) -> Result<Socket, Refusal> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(at("make", parent))?;
+    }
+    // It is listened at before it has its name, so that nobody takes it for one that was left.
+    let new = path.with_extension(format!("{}", std::process::id()));
+    remove(&new)?;
+    let listener = UnixListener::bind(&new).map_err(at("listen at", &new))?;
+    let named = name(&new, path);
+    remove(&new)?;
+    Ok(match named? {
+        true => Socket::Fresh(listener),
+        false => Socket::Served,
+    })
+}
+
+/// Gives the socket its name; false when a shim has it.
+fn name(new: &Path, path: &Path) -> Result<bool, Refusal> {
+    for _ in 0..2 {
+        match fs::hard_link(new, path) {
+            Ok(()) => return Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(at("make", path)(error)),
+        }
+        if UnixStream::connect(path).is_ok() {
+            return Ok(false);
+        }
+        remove(path)?;
+    }
+    Err(Refusal::failed(format!("cannot listen at {}: others do and end again", path.display())))
+}
+
+/// Tells containerd the address.
+///
+/// # Errors
+/// A file that cannot be written.
+pub(crate) fn note(bundle: &Path, path: &Path) -> Result<(), Refusal> {
+    let file = bundle.join(ADDRESS);
+    let new = bundle.join(".address");
+    fs::write(&new, url(path)).map_err(at("write", &new))?;
+    fs::rename(&new, &file).map_err(at("write", &file))
+}
+
+/// Removes the socket of a bundle whose shim is gone; one that is served stays.
+///
+/// # Errors
+/// A file that cannot be removed.
+pub(crate) fn clear(bundle: &Path) -> Result<(), Refusal> {
+    let Ok(text) = fs::read_to_string(bundle.join(ADDRESS)) else { return Ok(()) };
+    let Some(path) = text.trim().strip_prefix("unix://").map(Path::new) else { return Ok(()) };
+    if !path.starts_with(SOCKETS) || UnixStream::connect(path).is_ok() {
+        return Ok(());
+    }
+    remove(path)
+}
+
+/// Removes a file that may be gone.
+pub(crate) fn remove(path: &Path) -> Result<(), Refusal> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_is_containerds() {
+        // As containerd's own shims compute it: the hash of address/namespace/group.
+        let path = path("/run/containerd/containerd.sock", "default", "c1");
+        let hash = Sha256::digest("/run/containerd/containerd.sock/default/c1");
+        let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(path, Path::new("/run/containerd/s").join(hash));
+    }
+
+    #[test]
+    fn a_socket_is_shared_and_one_that_was_left_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let Socket::Fresh(first) = listen(&path).unwrap() else { panic!("it is new") };
+        assert!(matches!(listen(&path).unwrap(), Socket::Served));
+        // Closed at once for all: a descriptor may live a moment longer in a child of another test's thread.
+        rustix::net::shutdown(&first, rustix::net::Shutdown::Both).unwrap();
+        drop(first);
+        assert!(matches!(listen(&path).unwrap(), Socket::Fresh(_)));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn containers_of_a_pod_share_a_shim() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |text: &str| fs::write(dir.path().join("config.json"), text).unwrap();
+        write(r#"{"annotations":{"io.kubernetes.cri.sandbox-id":"pod"}}"#);
+        assert_eq!(group(dir.path(), "c").unwrap(), "pod");
+        write("{}");
+        assert_eq!(group(dir.path(), "c").unwrap(), "c");
+        write("{");
+        assert!(group(dir.path(), "c").is_err());
+    }
+}

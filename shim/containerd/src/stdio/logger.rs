@@ -1,0 +1,144 @@
+//! A program that takes a container's output (containerd, `runtime/v2/logging`): it has the two outputs as its descriptors 3 and 4, and
+//! closes 5, or writes to it, when it is ready.
+
+use std::{
+    io,
+    os::{
+        fd::{AsRawFd, OwnedFd, RawFd},
+        unix::process::CommandExt,
+    },
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use rustix::pipe::{PipeFlags, pipe_with};
+use tokio::{io::AsyncReadExt, net::unix::pipe::Receiver};
+
+use super::output::Output;
+use crate::refusal::{Refusal, cannot};
+
+/// How long it may take until it is ready.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Descriptors below are the program's to be.
+const ABOVE: RawFd = 16;
+
+/// Starts the program that `url` names: `binary:///path?name=value&…`, where each name and value is an argument.
+///
+/// # Errors
+/// It cannot be started, or is not ready in time.
+pub(super) async fn start(url: &str, id: &str, namespace: &str) -> Result<Output, Refusal> {
+    let (program, arguments) = words(url)?;
+    let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(cannot("make a pipe"));
+    let ((out, stdout), (err, stderr), (ready, tell)) = (pipe()?, pipe()?, pipe()?);
+    let high =
+        |fd: OwnedFd| rustix::io::fcntl_dupfd_cloexec(&fd, ABOVE).map_err(cannot("make a pipe"));
+    let ends = [high(out)?, high(err)?, high(tell)?];
+    let numbers = ends.each_ref().map(AsRawFd::as_raw_fd);
+    let mut command = Command::new(&program);
+    command
+        .args(arguments)
+        .env("CONTAINER_ID", id)
+        .env("CONTAINER_NAMESPACE", namespace)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    // SAFETY: the child makes only system calls; the descriptors are open in it and lie above those that it gets.
+    unsafe { command.pre_exec(move || hand_over(numbers)) };
+    // It ends by itself when the outputs do, and is then reaped with all others.
+    command.spawn().map_err(cannot(format_args!("start the logger {program}")))?;
+    drop(ends);
+    let mut ready = Receiver::from_owned_fd(ready).map_err(cannot("use a pipe"))?;
+    let mut byte = [0];
+    match tokio::time::timeout(PATIENCE, ready.read(&mut byte)).await {
+        Ok(Ok(_)) => Ok(Output { stdout: Some(stdout), stderr: Some(stderr), held: Vec::new() }),
+        Ok(Err(error)) => Err(cannot(format_args!("hear the logger {program}"))(error)),
+        Err(_) => Err(Refusal::failed(format!(
+            "the logger {program} was not ready within {} s",
+            PATIENCE.as_secs()
+        ))),
+    }
+}
+
+/// Makes the three the descriptors 3, 4 and 5, which the program inherits.
+fn hand_over(numbers: [RawFd; 3]) -> io::Result<()> {
+    for (wanted, number) in (3..).zip(numbers) {
+        // SAFETY: takes no pointers; what was open under the number is nobody's in the child.
+        if unsafe { libc::dup2(number, wanted) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+fn words(url: &str) -> Result<(String, Vec<String>), Refusal> {
+    let bad = || Refusal::invalid(format!("{url}: binary:///path?name=value is wanted"));
+    let rest = url.strip_prefix("binary://").ok_or_else(bad)?;
+    let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let program = plain(path).filter(|path| path.starts_with('/')).ok_or_else(bad)?;
+    let mut arguments = Vec::new();
+    for part in query.split('&').filter(|part| !part.is_empty()) {
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        arguments.push(plain(&name.replace('+', " ")).ok_or_else(bad)?);
+        arguments.push(plain(&value.replace('+', " ")).ok_or_else(bad)?);
+    }
+    Ok((program, arguments))
+}
+
+/// Without the percent signs of a URL; none: it is not text then.
+fn plain(text: &str) -> Option<String> {
+    let mut bytes = text.bytes();
+    let mut plain = Vec::with_capacity(text.len());
+    while let Some(byte) = bytes.next() {
+        plain.push(match byte {
+            b'%' => {
+                let digits = [bytes.next()?, bytes.next()?];
+                u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
+            }
+            other => other,
+        });
+    }
+    String::from_utf8(plain).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::{self, File},
+        io::Write,
+        os::unix::fs::PermissionsExt,
+    };
+
+    use super::*;
+
+    #[test]
+    fn words_are_the_urls() {
+        let (program, arguments) = words("binary:///usr/bin/log?path=%2Ftmp%2Fa+b&flag").unwrap();
+        assert_eq!(program, "/usr/bin/log");
+        assert_eq!(arguments, ["path", "/tmp/a b", "flag", ""]);
+        for bad in ["binary://log", "binary:///x%zz", "binary:///x%f"] {
+            assert!(words(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_program_gets_both_outputs() {
+        let dir = tempfile::tempdir().unwrap();
+        let (program, log) = (dir.path().join("logger"), dir.path().join("log"));
+        let script = format!(
+            "#!/bin/sh\nexec 5>&-\n{{ cat <&3; cat <&4; echo $CONTAINER_NAMESPACE/$CONTAINER_ID; }} >{0}.new\nmv {0}.new {0}\n",
+            log.display()
+        );
+        fs::write(&program, script).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let url = format!("binary://{}", program.display());
+        let output = start(&url, "c", "n").await.unwrap();
+        File::from(output.stdout.unwrap()).write_all(b"out ").unwrap();
+        File::from(output.stderr.unwrap()).write_all(b"err ").unwrap();
+        while !log.exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(fs::read_to_string(&log).unwrap(), "out err n/c\n");
+        assert!(start("binary:///does/not/exist", "c", "n").await.is_err());
+    }
+}
