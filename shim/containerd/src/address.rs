@@ -2,7 +2,10 @@
 
 use std::{
     fs, io,
-    os::unix::net::{UnixListener, UnixStream},
+    os::unix::{
+        fs::PermissionsExt,
+        net::{UnixListener, UnixStream},
+    },
     path::{Path, PathBuf},
 };
 
@@ -62,6 +65,8 @@ pub(crate) fn listen(path: &Path) -> Result<Socket, Refusal> {
     let new = path.with_extension(format!("{}", std::process::id()));
     remove(&new)?;
     let listener = UnixListener::bind(&new).map_err(at("listen at", &new))?;
+    // containerd runs as the same user, and nobody else is to.
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).map_err(at("guard", &new))?;
     let named = name(&new, path);
     remove(&new)?;
     Ok(match named? {

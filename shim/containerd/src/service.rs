@@ -48,7 +48,7 @@ impl Service {
         F: Future<Output = Result<T, Refusal>> + Send + 'static,
     {
         let done = tokio::spawn(body(Arc::clone(&self.0))).await;
-        let done = done.map_err(cannot(what)).flatten();
+        let done = done.map_err(cannot(what)).and_then(|done| done);
         if let Err(refusal) = &done {
             log::debug(format_args!("{what}: {refusal}"));
         }

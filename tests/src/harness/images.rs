@@ -1,6 +1,9 @@
 //! The catalogue's images with one more layer, which holds the probe.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use super::probe;
 use crate::image::{Compression, Entry, Image, Layer, Name, cached, cached_as};
@@ -25,4 +28,12 @@ pub fn layout_with_probe(name: Name) -> PathBuf {
 #[must_use]
 pub fn image_with_probe(name: Name) -> Image {
     Image::read_layout(&layout_with_probe(name)).expect("the layout can be read")
+}
+
+/// Writes busybox with the probe as docker's archive, for engines and containerd to import under this name.
+pub fn write_archive(name: &str, file: &Path) {
+    let mut image = image_with_probe(Name::Busybox);
+    // What an unprivileged machine cannot unpack is the second layer's: device nodes.
+    image.layers.remove(1);
+    image.write_docker_archive(name, file).expect("the archive can be written");
 }

@@ -7,13 +7,10 @@ use std::{
     process::Command,
 };
 
-use bulkhead_tests::{
-    harness::{
-        Terminal, guest_kernel, image_with_probe,
-        oci::{Isolation, Oci, Peer},
-        templates,
-    },
-    image::Name,
+use bulkhead_tests::harness::{
+    Terminal, guest_kernel,
+    oci::{Isolation, Oci, Peer},
+    templates, write_archive,
 };
 
 /// The image's name in every engine.
@@ -47,10 +44,7 @@ pub(super) fn exec_on_a_terminal(container: &str, command: impl Fn(&[&str]) -> C
 /// The image [`IMAGE`] with the probe, as docker's archive.
 pub(super) fn archive(oci: &Oci) -> PathBuf {
     let file = oci.path("busybox.tar");
-    let mut image = image_with_probe(Name::Busybox);
-    // What an unprivileged machine cannot unpack is the second layer's: device nodes.
-    image.layers.remove(1);
-    image.write_docker_archive(IMAGE, &file).expect("the archive can be written");
+    write_archive(IMAGE, &file);
     file
 }
 

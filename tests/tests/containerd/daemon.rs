@@ -1,0 +1,229 @@
+//! A containerd of the test's own, and what is asked of it.
+
+use std::{
+    fs::{self, File},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use bulkhead_tests::harness::{
+    Outcome, binary,
+    oci::{Isolation, Oci, Peer},
+    signal_process, write_archive,
+};
+use containerd_shim_protos::{Client, TaskClient, api::ConnectRequest, ttrpc::context::Context};
+use rustix::process::Signal;
+
+/// The image's name.
+pub(crate) const IMAGE: &str = "localhost/busybox:test";
+/// The shim's program, and the name of it that means the host's kernel.
+pub(crate) const PROGRAM: &str = "containerd-shim-bulkhead-v2";
+const HOST_PROGRAM: &str = "containerd-shim-bulkhead-host-v2";
+
+/// A containerd with the image.
+pub(crate) struct Containerd<'a> {
+    pub(crate) oci: &'a Oci,
+    daemon: Option<Child>,
+}
+
+impl<'a> Containerd<'a> {
+    pub(crate) fn new(oci: &'a Oci) -> Self {
+        let bin = oci.path("bin");
+        fs::create_dir(&bin).unwrap();
+        if oci.is_bulkhead() {
+            fs::copy(binary(PROGRAM), bin.join(PROGRAM)).unwrap();
+            std::os::unix::fs::symlink(PROGRAM, bin.join(HOST_PROGRAM)).unwrap();
+        }
+        let options = format!("root = \"{}\"\n", oci.root().display());
+        fs::write(oci.path("options.toml"), options).unwrap();
+        let toml = format!(
+            "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[ttrpc]\naddress = \"{}\"\n",
+            oci.path("c.sock.ttrpc").display()
+        );
+        fs::write(oci.path("containerd.toml"), toml).unwrap();
+        let mut containerd = Self { oci, daemon: None };
+        containerd.start();
+        let archive = oci.path("busybox.tar");
+        write_archive(IMAGE, &archive);
+        containerd.text(&["image", "import", archive.to_str().unwrap()]);
+        containerd
+    }
+
+    /// Starts the daemon, and waits until it answers.
+    pub(crate) fn start(&mut self) {
+        let oci = self.oci;
+        let log = File::options().create(true).append(true).open(self.log()).unwrap();
+        let path = std::env::var("PATH").unwrap_or_default();
+        let mut command = Command::new("containerd");
+        command
+            .args(["--log-level", "debug", "--config"])
+            .arg(oci.path("containerd.toml"))
+            .arg("--root")
+            .arg(oci.path("containerd"))
+            .arg("--state")
+            .arg(oci.path("run"))
+            .arg("--address")
+            .arg(oci.path("c.sock"))
+            .env("PATH", format!("{}:{path}", oci.path("bin").display()))
+            .env("TMPDIR", oci.path(""))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        oci.settings(&mut command);
+        self.daemon = Some(command.spawn().expect("the package containerd is installed"));
+        oci.wait("containerd", || self.run(&["version"]).status.success());
+    }
+
+    /// Ends the daemon as the kernel does when there is no memory left.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            daemon.kill().unwrap();
+            daemon.wait().unwrap();
+        }
+    }
+
+    fn log(&self) -> PathBuf {
+        self.oci.path("containerd.log")
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn logged(&self) -> String {
+        fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
+    /// A command of `ctr`, in the test's own namespace.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("ctr");
+        command.arg("--address").arg(self.oci.path("c.sock"));
+        command.args(["--namespace", self.oci.mark()]).args(arguments);
+        self.oci.settings(&mut command);
+        command
+    }
+
+    #[track_caller]
+    pub(crate) fn run(&self, arguments: &[&str]) -> Outcome {
+        self.oci.run_command(self.command(arguments))
+    }
+
+    /// What a command that must succeed says.
+    #[track_caller]
+    pub(crate) fn text(&self, arguments: &[&str]) -> String {
+        let outcome = self.run(arguments);
+        assert!(outcome.status.success(), "{outcome}\n{}", self.logged());
+        outcome.text().trim().to_owned()
+    }
+
+    /// `ctr run` with the runtime under test, more options, and a command.
+    pub(crate) fn run_command(&self, options: &[&str], id: &str, words: &[&str]) -> Command {
+        let cgroup = format!("/{}-{id}", self.oci.mark());
+        let (file, root) = (self.oci.path("options.toml"), self.oci.root());
+        let (file, root) = (file.display().to_string(), root.display().to_string());
+        let runtime: [&str; 4] = match self.oci.peer() {
+            Peer::Bulkhead(Isolation::Vm) => {
+                ["--runtime", "io.containerd.bulkhead.v2", "--runtime-config-path", &file]
+            }
+            Peer::Bulkhead(Isolation::Host) => {
+                ["--runtime", "io.containerd.bulkhead-host.v2", "--runtime-config-path", &file]
+            }
+            Peer::Runc | Peer::Crun => ["--runtime", "io.containerd.runc.v2", "--runc-root", &root],
+        };
+        let first = ["run", "--cgroup", &cgroup];
+        self.command(&[&first[..], &runtime, options, &[IMAGE, id], words].concat())
+    }
+
+    /// A container that runs in the background, without anybody at its streams.
+    #[track_caller]
+    pub(crate) fn detached(&self, options: &[&str], id: &str, script: &str) {
+        let options = [&["--detach"], options].concat();
+        let words = ["sh", "-c", script];
+        let outcome = self.oci.run_command(self.run_command(&options, id, &words));
+        assert!(outcome.status.success(), "{outcome}\n{}", self.logged());
+    }
+
+    /// Runs a command in a container; what it says.
+    #[track_caller]
+    pub(crate) fn exec(&self, name: &str, id: &str, script: &str) -> Outcome {
+        self.run(&["task", "exec", "--exec-id", name, id, "sh", "-c", script])
+    }
+
+    /// Process and state of a container's task, as `ctr task ls` has it.
+    #[track_caller]
+    pub(crate) fn task(&self, id: &str) -> Option<(u32, String)> {
+        let text = self.text(&["task", "ls"]);
+        let words = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let mut found = words.filter(|words| words.first() == Some(&id));
+        let words = found.next()?;
+        Some((words[1].parse().unwrap(), words[2].to_owned()))
+    }
+
+    #[track_caller]
+    pub(crate) fn wait_for_state(&self, id: &str, state: &str) {
+        self.oci.wait(&format!("{id} to be {state}"), || {
+            self.task(id).is_some_and(|(_, found)| found == state)
+        });
+    }
+
+    /// Kills a container and removes it.
+    #[track_caller]
+    pub(crate) fn remove(&self, id: &str) {
+        self.run(&["task", "kill", "--signal", "SIGKILL", id]);
+        self.wait_for_state(id, "STOPPED");
+        // Its exit code is `ctr`'s, or a line of its log.
+        self.run(&["task", "rm", id]);
+        self.text(&["container", "rm", id]);
+    }
+
+    /// A container's bundle.
+    pub(crate) fn bundle(&self, id: &str) -> PathBuf {
+        let tasks = self.oci.path("run").join("io.containerd.runtime.v2.task");
+        tasks.join(self.oci.mark()).join(id)
+    }
+
+    fn address(&self, id: &str) -> String {
+        fs::read_to_string(self.bundle(id).join("address")).unwrap()
+    }
+
+    /// Where the shim listens.
+    pub(crate) fn socket(&self, id: &str) -> PathBuf {
+        self.address(id).trim_start_matches("unix://").into()
+    }
+
+    /// The shim's own service.
+    pub(crate) fn shim(&self, id: &str) -> TaskClient {
+        TaskClient::new(Client::connect(&self.address(id)).unwrap())
+    }
+
+    /// The shim's process.
+    pub(crate) fn shim_pid(&self, id: &str) -> u32 {
+        let asked = ConnectRequest { id: id.into(), ..ConnectRequest::default() };
+        self.shim(id).connect(patient(), &asked).unwrap().shim_pid
+    }
+}
+
+/// For requests that a guest has a part in.
+pub(crate) fn patient() -> Context {
+    containerd_shim_protos::ttrpc::context::with_timeout(300_000_000_000)
+}
+
+impl Drop for Containerd<'_> {
+    fn drop(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            signal_process(daemon.id(), Signal::TERM);
+            for _ in 0..300 {
+                if daemon.try_wait().is_ok_and(|status| status.is_some()) {
+                    break;
+                }
+                thread::sleep(Duration::from_millis(50));
+            }
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
+        // What a test has left behind by failing; what a test must not leave is looked for before.
+        if thread::panicking() {
+            eprintln!("{}", self.logged());
+            self.oci.clear();
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! The verbs of a container's life, their answers, and the events that tell of them.
+
+use bulkhead_tests::harness::oci::Oci;
+
+use super::daemon::Containerd;
+
+isolations!(a_long_life, ends_as_its_program_does);
+
+/// run -d, exec, ps, metrics, pause, resume, kill, rm, and the order of all events.
+fn a_long_life(oci: &Oci) {
+    let containerd = Containerd::new(oci);
+    let mut events = oci.start_command(containerd.command(&["events"]));
+    containerd.detached(
+        &["--memory-limit", "67108864"],
+        "life",
+        "trap 'exit 5' TERM; while :; do sleep 0.2; done",
+    );
+    let (pid, state) = containerd.task("life").unwrap();
+    assert_eq!(state, "RUNNING");
+    assert!(std::path::Path::new(&format!("/proc/{pid}")).exists());
+    let outcome = containerd.exec("one", "life", "echo in it; echo problem >&2; exit 3");
+    outcome.assert_code(3);
+    assert_eq!((outcome.text().as_str(), outcome.error_text().as_str()), ("in it\n", "problem\n"));
+    let missing = containerd.run(&["task", "exec", "--exec-id", "two", "life", "no-such-program"]);
+    assert!(missing.error_text().contains("executable file not found in $PATH"), "{missing}");
+    let metrics = containerd.text(&["task", "metrics", "life"]);
+    let limit =
+        metrics.lines().find(|line| line.starts_with("memory.usage_") && line.contains("limit"));
+    let v1 = metrics.lines().any(|line| line.starts_with("memory.usage_in_bytes"));
+    assert!(v1 || limit.is_some_and(|line| line.contains("67108864")), "{metrics}");
+    let listed = containerd.text(&["task", "ps", "life"]);
+    assert!(listed.contains(&pid.to_string()), "{listed}");
+    containerd.text(&["task", "pause", "life"]);
+    assert_eq!(containerd.task("life").unwrap().1, "PAUSED");
+    let refused = containerd.exec("three", "life", "true");
+    assert!(!refused.status.success(), "{refused}");
+    containerd.text(&["task", "resume", "life"]);
+    assert_eq!(containerd.task("life").unwrap().1, "RUNNING");
+    let refused = containerd.run(&["task", "rm", "life"]);
+    assert!(refused.error_text().contains("must be stopped"), "{refused}");
+    containerd.text(&["task", "kill", "life"]);
+    containerd.wait_for_state("life", "STOPPED");
+    let removed = containerd.run(&["task", "rm", "life"]);
+    assert!(removed.error_text().contains("exit code 5"), "{removed}");
+    containerd.text(&["container", "rm", "life"]);
+    for topic in [
+        "/tasks/create",
+        "/tasks/start",
+        "/tasks/exec-added",
+        "/tasks/exec-started",
+        "/tasks/exit",
+        "/tasks/paused",
+        "/tasks/resumed",
+        "/tasks/exit",
+        "/tasks/delete",
+    ] {
+        events.wait_for(topic);
+    }
+}
+
+/// The codes of programs, of signals, and of programs that cannot be run.
+fn ends_as_its_program_does(oci: &Oci) {
+    let containerd = Containerd::new(oci);
+    let run =
+        |id: &str, words: &[&str]| oci.run_command(containerd.run_command(&["--rm"], id, words));
+    run("code", &["sh", "-c", "exit 23"]).assert_code(23);
+    run("signal", &["sh", "-c", "kill -9 $$; sleep 9"]);
+    let missing = run("missing", &["no-such-program"]);
+    assert!(missing.error_text().contains("executable file not found in $PATH"), "{missing}");
+    assert!(containerd.task("missing").is_none());
+}

@@ -1,0 +1,28 @@
+//! containerd of the distribution with the shim under test, with roots, state and sockets of its own, driven by `ctr` and, where that has no
+//! command, by requests to the shim. `BULKHEAD_TEST_PEER=runc` proves the bodies with containerd's own shim.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
+
+/// Tests `host::NAME` and `vm::NAME` of each body.
+macro_rules! isolations {
+    ($($body:ident),* $(,)?) => {
+        mod host {
+            $(#[test]
+            fn $body() {
+                bulkhead_tests::harness::oci::on(bulkhead_tests::harness::oci::Isolation::Host, super::$body);
+            })*
+        }
+        mod vm {
+            $(#[test]
+            fn $body() {
+                bulkhead_tests::harness::oci::on(bulkhead_tests::harness::oci::Isolation::Vm, super::$body);
+            })*
+        }
+    };
+}
+
+mod daemon;
+mod life;
+mod refused;
+mod row;
+mod streams;
+mod takeover;
