@@ -91,7 +91,8 @@ impl From<SandboxError> for Refusal {
             SandboxError::Invalid(_) => Kind::Invalid,
             SandboxError::State(_) => Kind::State,
             SandboxError::Unsupported(_) => Kind::Unsupported,
-            SandboxError::ProgramNotFound(_)
+            SandboxError::Mounts(_)
+            | SandboxError::ProgramNotFound(_)
             | SandboxError::ProgramNotExecutable(_)
             | SandboxError::Failed(_) => Kind::Failed,
         };

@@ -12,7 +12,7 @@ use std::{
 
 use bulkhead::{
     lifecycle::{Container, CreateOptions, LifecycleError, StateRoot},
-    sandbox::{self, Config, Exec, Isolation, Root, Spawned, Wish, vm},
+    sandbox::{self, Config, Exec, Isolation, Root, SandboxError, Spawned, Wish, vm},
 };
 use rustix::{
     io::FdFlags,
@@ -117,28 +117,32 @@ fn make(
     let owner = take(create.owner).ok_or_else(|| Refusal::invalid("the owner's pipe is closed"))?;
     close_on_exec(owner.as_fd())?;
     Note { root: request.root.clone() }.write(&create.bundle)?;
-    let as_disks = isolation == Isolation::Vm && vm::takes(&create.mounts);
-    let source = if as_disks {
-        Root::Mounts(create.mounts.clone())
-    } else {
-        root::mount(&create.bundle, &create.mounts)?;
-        Root::Bundle
+    let from = |source| {
+        root.create(&CreateOptions {
+            id: &request.id,
+            bundle: &create.bundle,
+            config: &config,
+            isolation,
+            root: source,
+            console_socket: None,
+            pid_file: None,
+            preserve_fds: 0,
+            no_pivot: create.no_pivot,
+            no_new_keyring: create.no_new_keyring,
+            systemd_cgroup: create.systemd_cgroup,
+            template: Wish { mode, tenant: tenant.as_deref(), ..Wish::default() },
+            owner: Some(owner.as_fd()),
+        })
     };
-    let made = root.create(&CreateOptions {
-        id: &request.id,
-        bundle: &create.bundle,
-        config: &config,
-        isolation,
-        root: source,
-        console_socket: None,
-        pid_file: None,
-        preserve_fds: 0,
-        no_pivot: create.no_pivot,
-        no_new_keyring: create.no_new_keyring,
-        systemd_cgroup: create.systemd_cgroup,
-        template: Wish { mode, tenant: tenant.as_deref(), ..Wish::default() },
-        owner: Some(owner.as_fd()),
-    });
+    let disks = isolation == Isolation::Vm && vm::takes(&create.mounts);
+    let tried = disks.then(|| from(Root::Mounts(create.mounts.clone())));
+    let made = match tried {
+        None | Some(Err(LifecycleError::Sandbox(SandboxError::Mounts(_)))) => {
+            root::mount(&create.bundle, &create.mounts)?;
+            from(Root::Bundle)
+        }
+        Some(made) => made,
+    };
     match made {
         Ok((container, spawned)) => Ok(Done::spawned(spawned, container.warnings().to_vec())),
         Err(error) => {
