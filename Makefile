@@ -6,7 +6,7 @@ TARGET := x86_64-unknown-linux-gnu
 # Static: the agent has no libraries in its guest, and the others start with fewer pages of memory.
 STATIC := RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --quiet --locked --target $(TARGET) --target-dir target/static
 # `bulkhead` and `bulkhead-oci` are programs of one package.
-PROGRAMS := bulkhead bulkhead-oci bulkhead-vmm
+PROGRAMS := bulkhead bulkhead-oci bulkhead-vmm containerd-shim-bulkhead-v2
 PREFIX ?= /usr
 
 # gcc and make: crates that hold C; the kernel's own are named in guest-kernel/build.sh; cpio: the guest's RAM disk;
@@ -28,7 +28,7 @@ help:
 	@echo 'make demo     install what is missing, build, and run a program of a Debian image in a microVM'
 	@echo 'make test     build and run all tests (those that need /dev/kvm are skipped without it, and say so)'
 	@echo 'make fuzz     mutate what others say to Bulkhead, FUZZ_RUNS inputs for each target (100000)'
-	@echo 'make build    leave bulkhead, bulkhead-oci, bulkhead-vmm, bulkhead-stamp, bulkhead-scout, vmlinux and the guest agent in $(OUT), ready to run from there'
+	@echo 'make build    leave bulkhead, bulkhead-oci, bulkhead-vmm, containerd-shim-bulkhead-v2, bulkhead-stamp, bulkhead-scout, vmlinux and the guest agent in $(OUT), ready to run from there'
 	@echo 'make bench    print the figures of the README'
 	@echo 'make install  copy them to $(PREFIX)/bin and $(PREFIX)/lib/bulkhead (DESTDIR, PREFIX)'
 	@echo 'make clean    remove what was built (the kernel stays in its cache)'
@@ -48,7 +48,7 @@ agent: packages
 	@agent/pack-initrd.sh target/static/$(TARGET)/agent/bulkhead-agent $(OUT)/bulkhead-initrd.cpio
 
 programs: packages
-	$(STATIC) --release -p bulkhead -p bulkhead-vmm $(PROGRAMS:%=--bin %)
+	$(STATIC) --release -p bulkhead -p bulkhead-vmm -p containerd-shim-bulkhead $(PROGRAMS:%=--bin %)
 	@mkdir -p $(OUT)
 	$(STATIC) --profile agent -p bulkhead-stamp -p bulkhead-scout
 	@for p in $(PROGRAMS); do cp target/static/$(TARGET)/release/$$p $(OUT)/.$$p.new && mv $(OUT)/.$$p.new $(OUT)/$$p; done
@@ -73,7 +73,8 @@ bench: build
 
 install:
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/bulkhead
-	install -m 755 $(OUT)/bulkhead $(OUT)/bulkhead-oci $(DESTDIR)$(PREFIX)/bin/
+	install -m 755 $(OUT)/bulkhead $(OUT)/bulkhead-oci $(OUT)/containerd-shim-bulkhead-v2 $(DESTDIR)$(PREFIX)/bin/
+	ln -sf containerd-shim-bulkhead-v2 $(DESTDIR)$(PREFIX)/bin/containerd-shim-bulkhead-host-v2
 	install -m 755 $(OUT)/bulkhead-vmm $(OUT)/bulkhead-stamp $(OUT)/bulkhead-scout $(DESTDIR)$(PREFIX)/lib/bulkhead/
 	install -m 644 $(OUT)/vmlinux $(OUT)/bulkhead-initrd.cpio $(DESTDIR)$(PREFIX)/lib/bulkhead/
 
