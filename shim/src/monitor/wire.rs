@@ -169,7 +169,13 @@ mod tests {
         assert_eq!(got, ["one".to_owned(), big]);
         assert!(!a.interest().contains(EventFlags::OUT));
         drop(a);
-        assert!(matches!(b.fill(), Err(WireError::Frame(FrameError::Closed))));
+        // A child of another test has the socket, too, until it runs its program.
+        let end = loop {
+            if let Err(error) = b.fill() {
+                break error;
+            }
+        };
+        assert!(matches!(end, WireError::Frame(FrameError::Closed)));
     }
 
     #[test]
