@@ -9,6 +9,7 @@ mod fault;
 mod limits;
 mod link;
 mod network;
+mod pod;
 mod processes;
 mod relay;
 mod relays;

@@ -24,6 +24,7 @@ use crate::{
     fault::{Fault, to},
     link::Link,
     network::{self, Cards},
+    pod,
     processes::{Joined, Meters, Processes},
     relay::Relay,
     relays::Relays,
@@ -178,10 +179,16 @@ impl Server {
             Call::Processes { container } => self.list(&container),
             Call::Delete { container } => {
                 let entry = self.processes.entry(&container).map_err(failure)?;
+                if !entry.execs.is_empty() {
+                    return Err(state(format!(
+                        "processes in container {container} have not ended"
+                    )));
+                }
                 entry.container.delete().map_err(failure)?;
                 self.processes.remove(&container);
                 Ok(Reply::Done)
             }
+            Call::Release { devices } => pod::release(&devices).map(|()| Reply::Done),
             Call::Prepare(prepare) => {
                 let (link, platform) = (&self.link, &self.platform);
                 let done = self.template.prepare(link, platform, &mut self.shares, *prepare)?;
@@ -199,7 +206,8 @@ impl Server {
     }
 
     fn create(&mut self, create: Create<Spec>) -> Answer {
-        let Create { container: id, spec, root, stdio, shares, bundle, network } = create;
+        let Create { container: id, mut spec, root, stdio, shares, bundle, .. } = create;
+        let Create { network, shared, memory, .. } = create;
         check_id(&id)?;
         if self.processes.contains(&id) {
             return Err(state(format!("container {id} exists already")));
@@ -208,6 +216,8 @@ impl Server {
             return Err(state(format!("{MAX_CONTAINERS} containers exist already; delete one")));
         }
         self.shares.mount(&shares)?;
+        pod::mount_memory(&memory)?;
+        pod::share(&mut spec, &shared, &mut self.processes)?;
         let (own, shared) = if makes_namespace(&spec, NamespaceType::Network) {
             (network, None)
         } else {

@@ -47,13 +47,7 @@ impl Shares {
     /// Mounts those that are not mounted yet.
     pub(crate) fn mount(&mut self, tags: &[String]) -> Result<(), Failure> {
         for tag in tags {
-            let valid = (1..=MAX_TAG).contains(&tag.len())
-                && tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
-                && !matches!(tag.as_str(), "." | "..");
-            if !valid {
-                let why = "is no virtio-fs tag; 1 to 36 characters of [A-Za-z0-9_.-] are";
-                return Err(invalid(format!("{tag:?} {why}")));
-            }
+            check_name(tag, "virtio-fs tag")?;
             if !boot::is_guest() {
                 let why = "only a guest has virtio-fs devices";
                 return Err(invalid(format!("share {tag} cannot be mounted: {why}")));
@@ -86,6 +80,18 @@ impl Shares {
         }
         Ok(())
     }
+}
+
+/// Refuses what cannot be the name of a directory.
+pub(crate) fn check_name(name: &str, what: &str) -> Result<(), Failure> {
+    let valid = (1..=MAX_TAG).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
+        && !matches!(name, "." | "..");
+    if !valid {
+        let why = "1 to 36 characters of [A-Za-z0-9_.-] are";
+        return Err(invalid(format!("{name:?} is no {what}; {why}")));
+    }
+    Ok(())
 }
 
 fn make(directory: &str) -> Result<(), Errno> {

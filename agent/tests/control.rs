@@ -335,6 +335,8 @@ fn a_container_as_docker_makes_it() {
         shares: Vec::new(),
         bundle: String::new(),
         network: None,
+        shared: Vec::new(),
+        memory: Vec::new(),
     };
     let start: Call = Call::Start { container: agent.id("c") };
     let mut frames = Vec::new();

@@ -358,6 +358,8 @@ fn create(root: Root, share: Option<&str>, script: &str) -> Call {
         shares: share.into_iter().map(str::to_owned).collect(),
         bundle: String::new(),
         network: None,
+        shared: Vec::new(),
+        memory: Vec::new(),
     }))
 }
 
@@ -453,6 +455,8 @@ fn a_container_in_memory() {
         shares: vec!["nothing".to_owned()],
         bundle: String::new(),
         network: None,
+        shared: Vec::new(),
+        memory: Vec::new(),
     };
     let failure = agent.call(Call::Create(Box::new(create))).unwrap_err();
     assert!(failure.message.contains("nothing"), "{failure}");

@@ -339,6 +339,8 @@ fn a_host_process_has_no_shares() {
             shares: vec![tag.to_owned()],
             bundle: String::new(),
             network: None,
+            shared: Vec::new(),
+            memory: Vec::new(),
         };
         let failure = agent.call(Call::Create(Box::new(create))).unwrap_err();
         assert!(failure.message.contains(why), "{failure}");

@@ -15,6 +15,7 @@
 mod frame;
 mod message;
 pub mod network;
+mod pod;
 mod process;
 pub mod stats;
 
@@ -25,6 +26,7 @@ pub use message::{
 };
 
 pub use network::{Network, Query, Resolved};
+pub use pod::{MEMORY, Memory, Shared};
 pub use process::ProcessInfo;
 pub use stats::Stats;
 

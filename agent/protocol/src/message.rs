@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Network, ProcessInfo, Query, Resolved, Stats};
+use crate::{Memory, Network, ProcessInfo, Query, Resolved, Shared, Stats};
 
 /// Names one stdio stream of one process; chosen by the monitor, unique in a sandbox.
 pub type Token = u64;
@@ -78,10 +78,15 @@ pub enum Call<S = Value, P = Value, R = Value> {
         /// The container's id.
         container: String,
     },
-    /// Removes a stopped container: its mounts and cgroup.
+    /// Removes a stopped container: its mounts and cgroup. Fails with [`FailureKind::State`] while processes that joined it have not ended.
     Delete {
         /// The container's id.
         container: String,
+    },
+    /// Fails with [`FailureKind::State`] while something is mounted from one of these block devices.
+    Release {
+        /// Their paths.
+        devices: Vec<PathBuf>,
     },
     /// To the agent of a machine that becomes a template: it gets ready for what a clone is asked first, and is idle when
     /// it has answered.
@@ -147,6 +152,12 @@ pub struct Create<S = Value> {
     /// The container's network; absent: a loopback device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,
+    /// Namespaces of other containers, in the place of those that the specification has of their types.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shared: Vec<Shared>,
+    /// File systems that its mounts are bound from and that other containers have, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub memory: Vec<Memory>,
 }
 
 /// Where a container's root file system comes from.

@@ -265,6 +265,8 @@ impl Agent {
             shares: Vec::new(),
             bundle: String::new(),
             network: None,
+            shared: Vec::new(),
+            memory: Vec::new(),
         })))
     }
 

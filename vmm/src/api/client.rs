@@ -1,8 +1,7 @@
 //! The owner's side: starts a VMM, configures it, listens to it.
 
 use std::{
-    io::{self, BufRead, BufReader, IoSlice, Read, Write},
-    mem::MaybeUninit,
+    io::{self, BufRead, BufReader, Read},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::{net::UnixStream, process::CommandExt},
@@ -11,12 +10,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use rustix::{
-    io::Errno,
-    net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg},
-};
-
-use super::{DESCRIPTORS_AT_ONCE, FromVmm, MAX_LINE, Request, RequestKind, ToVmm, VmConfig};
+use super::{FromVmm, MAX_LINE, Request, RequestKind, ToVmm, VmConfig, send};
 
 /// Why a VMM could not be started or heard.
 #[derive(Debug, thiserror::Error)]
@@ -118,37 +112,7 @@ impl Vmm {
     fn send(&mut self, message: &ToVmm, descriptors: &[BorrowedFd<'_>]) -> Result<(), ClientError> {
         let mut line = serde_json::to_vec(message)?;
         line.push(b'\n');
-        Ok(send_line(&self.socket, &line, descriptors)?)
-    }
-}
-
-/// Sends a line; the descriptors go with its first bytes.
-pub(crate) fn send_line(
-    mut socket: &UnixStream,
-    line: &[u8],
-    descriptors: &[BorrowedFd<'_>],
-) -> io::Result<()> {
-    let mut rest = line;
-    for descriptors in descriptors.chunks(DESCRIPTORS_AT_ONCE) {
-        let Some((first, others)) = rest.split_at_checked(1) else { break };
-        send_with(socket, first, descriptors)?;
-        rest = others;
-    }
-    socket.write_all(rest)
-}
-
-/// Sends one byte and the descriptors that go with it.
-fn send_with(socket: &UnixStream, byte: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_AT_ONCE))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    if !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    loop {
-        match sendmsg(socket, &[IoSlice::new(byte)], &mut control, SendFlags::NOSIGNAL) {
-            Err(Errno::INTR) => {}
-            sent => return Ok(sent.map(drop)?),
-        }
+        Ok(send(&self.socket, &line, descriptors)?)
     }
 }
 

@@ -7,10 +7,10 @@
 mod client;
 mod config;
 mod control;
+mod descriptors;
 mod nic;
+mod tree;
 
-#[cfg(test)]
-pub(crate) use client::send_line;
 pub use client::{ClientError, Messages, Vmm};
 pub use config::{
     Backend, Cache, Disk, SerialOutput, Share, ShareEntry, SnapshotFiles, VmConfig, Vsock,
@@ -18,7 +18,11 @@ pub use config::{
 pub use control::{
     Counters, End, FromVmm, Mark, Medium, Request, RequestKind, Response, Slot, ToVmm,
 };
+pub use descriptors::{receive, send};
 pub use nic::{Mac, MacError, Nic};
+pub use tree::mount_of;
+#[cfg(feature = "machine")]
+pub(crate) use tree::{clone as clone_tree, restrict};
 
 /// The version of the files that [`RequestKind::Snapshot`] writes: a machine is restored only by a VMM of the same. Each change of what is saved
 /// or of its form is a new version.
@@ -29,6 +33,3 @@ pub const MAX_LINE: usize = 1 << 20;
 
 /// The most descriptors that come with one request.
 pub const MAX_DESCRIPTORS: usize = 1024;
-
-/// The most descriptors of one message (`SCM_MAX_FD` of the kernel); more come with the bytes that follow.
-pub(crate) const DESCRIPTORS_AT_ONCE: usize = 253;

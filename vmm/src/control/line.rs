@@ -2,8 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    io::{self, IoSliceMut, Write},
-    mem::MaybeUninit,
+    io::{self, Write},
     os::{
         fd::{AsRawFd, OwnedFd, RawFd},
         unix::net::UnixStream,
@@ -12,13 +11,9 @@ use std::{
 };
 
 use event_manager::EventSet;
-use rustix::{
-    io::Errno,
-    net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg},
-};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::api::{DESCRIPTORS_AT_ONCE, MAX_DESCRIPTORS};
+use crate::api::{MAX_DESCRIPTORS, receive};
 
 const CHUNK: usize = 4096;
 /// How long the last words may take to a peer that does not read.
@@ -36,8 +31,8 @@ pub enum LineError {
     /// A line is longer than its receiver takes.
     #[error("a line is longer than {0} bytes")]
     TooLong(usize),
-    /// More descriptors came than are kept, or than this process may have.
-    #[error("more than {MAX_DESCRIPTORS} descriptors came, or more than this process may have")]
+    /// More descriptors came than are kept.
+    #[error("more than {MAX_DESCRIPTORS} descriptors came that no request has taken")]
     Descriptors,
     /// A line that is no message.
     #[error("a line cannot be understood")]
@@ -90,31 +85,17 @@ impl LineSocket {
     /// [`LineError::Closed`] at the end, [`LineError::Descriptors`], [`LineError::Io`].
     pub fn fill(&mut self) -> Result<(), LineError> {
         let mut chunk = [0; CHUNK];
-        let mut space =
-            [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_AT_ONCE))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let received = loop {
-            let data = &mut [IoSliceMut::new(&mut chunk)];
-            match recvmsg(&self.stream, data, &mut control, RecvFlags::CMSG_CLOEXEC) {
-                Ok(received) => break received,
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Ok(()),
-                Err(errno) => return Err(io::Error::from(errno).into()),
-            }
+        let received = match receive(&self.stream, &mut chunk, &mut self.descriptors) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            received => received?,
         };
-        for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(descriptors) = message {
-                self.descriptors.extend(descriptors);
-            }
-        }
-        if received.flags.contains(ReturnFlags::CTRUNC) || self.descriptors.len() > MAX_DESCRIPTORS
-        {
+        if self.descriptors.len() > MAX_DESCRIPTORS {
             return Err(LineError::Descriptors);
         }
-        if received.bytes == 0 {
+        if received == 0 {
             return Err(LineError::Closed);
         }
-        self.input.extend_from_slice(chunk.get(..received.bytes).unwrap_or_default());
+        self.input.extend_from_slice(chunk.get(..received).unwrap_or_default());
         Ok(())
     }
 
@@ -203,7 +184,7 @@ mod tests {
     use std::{io::Read, os::fd::AsFd};
 
     use super::*;
-    use crate::api::send_line;
+    use crate::api::send;
 
     fn pair(limit: usize) -> (UnixStream, LineSocket) {
         let (peer, ours) = UnixStream::pair().unwrap();
@@ -231,13 +212,13 @@ mod tests {
         let (peer, mut socket) = pair(4096);
         let files: Vec<_> = (0..600).map(|_| tempfile::tempfile().unwrap()).collect();
         let borrowed: Vec<_> = files.iter().map(AsFd::as_fd).collect();
-        send_line(&peer, b"\"word\"\n", &borrowed).unwrap();
+        send(&peer, b"\"word\"\n", &borrowed).unwrap();
         assert_eq!(socket.wait_for_message::<String>().unwrap(), "word");
         assert_eq!(socket.take_descriptors(2).len(), 2);
         assert_eq!(socket.take_descriptors(usize::MAX).len(), 598);
         // More than anybody needs.
         let refused = (0..3).find_map(|_| {
-            send_line(&peer, b"\"word\"\n", &borrowed).unwrap();
+            send(&peer, b"\"word\"\n", &borrowed).unwrap();
             (0..3).find_map(|_| socket.fill().err())
         });
         assert!(matches!(refused, Some(LineError::Descriptors)));

@@ -23,8 +23,6 @@ use rustix::{
 };
 
 use self::mounts::Root;
-#[cfg(test)]
-pub(crate) use self::mounts::make_read_only;
 use crate::api::Share;
 
 /// Descriptors that the machine needs besides those of the shares: two for each vsock connection, and those of its devices.

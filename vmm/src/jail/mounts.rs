@@ -1,19 +1,17 @@
 //! The jail's root directory: a small tmpfs of its own with parts of the host bound into it.
 
-use std::{
-    ffi::CStr,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
-    path::Path,
-};
+use std::{os::fd::OwnedFd, path::Path};
 
 use rustix::{
-    fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags},
+    fs::{AtFlags, CWD, FileType, Mode, ResolveFlags, StatxFlags},
     io::Errno,
     mount::{
         FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
-        OpenTreeFlags, UnmountFlags,
+        UnmountFlags,
     },
 };
+
+use crate::api::{clone_tree, restrict};
 
 /// What may be done with a part of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,13 +58,7 @@ impl Root {
         place: &str,
         access: Access,
     ) -> Result<(), Errno> {
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let found = rustix::fs::openat2(CWD, path, flags, Mode::empty(), resolve)?;
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE
-            | OpenTreeFlags::OPEN_TREE_CLOEXEC
-            | OpenTreeFlags::AT_EMPTY_PATH
-            | OpenTreeFlags::AT_RECURSIVE;
-        let tree = rustix::mount::open_tree(found, c"", flags)?;
+        let tree = clone_tree(path, resolve)?;
         let facts = rustix::fs::statx(&tree, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
         if FileType::from_raw_mode(facts.stx_mode.into()) == FileType::Directory {
             self.make_directory(place)?;
@@ -74,50 +66,17 @@ impl Root {
             let mode = Mode::from_raw_mode(0o644);
             rustix::fs::mknodat(&self.0, place, FileType::RegularFile, mode, 0)?;
         }
-        restrict(&tree, access, true)?;
+        restrict(&tree, access == Access::Read, true)?;
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         rustix::mount::move_mount(&tree, c"", &self.0, place, flags)
     }
 
     /// Makes it the root directory of this process and lets go of the one before.
     pub(super) fn enter(self) -> Result<(), Errno> {
-        restrict(&self.0, Access::Read, false)?;
+        restrict(&self.0, true, false)?;
         rustix::process::fchdir(&self.0)?;
         // The old root directory comes to lie on top of the new one, from where it is taken away.
         rustix::process::pivot_root(c".", c".")?;
         rustix::mount::unmount(c".", UnmountFlags::DETACH)
     }
-}
-
-/// Makes a mount read-only for a test.
-#[cfg(test)]
-pub(crate) fn make_read_only(mount: impl AsFd) -> Result<(), Errno> {
-    restrict(mount, Access::Read, true)
-}
-
-/// Takes away what nobody needs of a mount: devices, set-uid programs, programs at all, and writing.
-fn restrict(mount: impl AsFd, access: Access, recursive: bool) -> Result<(), Errno> {
-    const EMPTY: &CStr = c"";
-    let mut attributes = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
-    if access == Access::Read {
-        attributes |= libc::MOUNT_ATTR_RDONLY;
-    }
-    let change =
-        libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd: 0 };
-    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
-    // SAFETY: the path is zero-terminated and the structure is of the size that is said; both are only read.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            mount.as_fd().as_raw_fd(),
-            EMPTY.as_ptr(),
-            flags,
-            &raw const change,
-            size_of::<libc::mount_attr>(),
-        )
-    };
-    if done == 0 {
-        return Ok(());
-    }
-    Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
 }

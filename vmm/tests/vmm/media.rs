@@ -6,11 +6,7 @@ use std::{
 };
 
 use bulkhead_vmm::api::{
-    Cache, Disk, FromVmm, Medium, Messages, RequestKind, Share, Slot, VmConfig, Vmm,
-};
-use rustix::{
-    fs::CWD,
-    mount::{OpenTreeFlags, open_tree},
+    Cache, Disk, FromVmm, Medium, Messages, RequestKind, Share, Slot, VmConfig, Vmm, mount_of,
 };
 
 use crate::guest::{Guest, guest, kvm};
@@ -58,8 +54,8 @@ fn the_owner_gives_media_and_takes_them() {
     std::fs::write(guest.path("file"), [7; 4096]).unwrap();
     let read: OwnedFd = File::open(guest.path("file")).unwrap().into();
     let write = File::options().read(true).write(true).open(guest.path("file")).unwrap().into();
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let tree = open_tree(CWD, guest.path(""), flags).unwrap();
+    let directory = guest.path("").canonicalize().unwrap();
+    let tree = mount_of(&directory, false).unwrap();
     let (vmm, messages) = guest.start(&slots(&guest));
     let mut owner = Owner { vmm, messages };
     let disk = |id: &str, files| Medium::Disk { id: id.into(), files };

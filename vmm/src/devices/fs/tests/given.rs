@@ -2,14 +2,9 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::{
-    fs::CWD,
-    mount::{OpenTreeFlags, open_tree},
-};
-
 use super::*;
 use crate::{
-    api::{Medium, Slot},
+    api::{Medium, Slot, mount_of},
     devices::media::Change,
 };
 
@@ -19,12 +14,7 @@ fn medium(share: &str, name: &str, read_only: bool) -> Medium {
 
 /// A mount of its own of what is there.
 fn tree(path: &Path, read_only: bool) -> OwnedFd {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let tree = open_tree(CWD, path, flags).unwrap();
-    if read_only {
-        crate::jail::make_read_only(&tree).unwrap();
-    }
-    tree
+    mount_of(path, read_only).unwrap()
 }
 
 impl Guest {
