@@ -65,6 +65,7 @@ fn create(
         vcpus: machine_cpus(args.cpus)?,
         memory_mib: machine_memory(args.memory.unwrap_or(settings.memory))?,
         backend: settings.backend,
+        pod: false,
         tenant: Tenant::new(args.tenant.as_deref())?,
     })?;
     store.forgive(&shape.key()?);

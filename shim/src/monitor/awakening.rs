@@ -13,7 +13,8 @@ use rustix::{
 use serde_json::{Value, json};
 
 use super::{
-    core::{Monitor, Owed, Phase, VSOCK_NAME, log},
+    contained::Phase,
+    core::{Monitor, Owed, VSOCK_NAME, log},
     fault::{Fault, printable, to},
     guest::Guest,
     machine::Machine,
@@ -121,7 +122,7 @@ impl Monitor<'_> {
         let refused = matches!(&fault, Fault::Refused(why) if why.kind == FailureKind::System);
         let lost =
             matches!(fault, Fault::Ended(_) | Fault::Agent(_) | Fault::Timeout(_) | Fault::Vmm(_));
-        let early = matches!(self.phase, Phase::Booting | Phase::Creating);
+        let early = matches!(self.main.phase, Phase::Booting | Phase::Creating);
         let Some(Template { key, required, .. }) = &self.plan.template else { return Err(fault) };
         if !(lost || refused && !required) || !early || matches!(self.awakening.state, State::Boot)
         {
@@ -140,7 +141,7 @@ impl Monitor<'_> {
         self.owed.clear();
         self.early_streams.clear();
         self.agent_gone = None;
-        self.phase = Phase::Booting;
+        self.main.phase = Phase::Booting;
         self.poll.remove(self.machine.wake());
         self.machine.end();
         // A killed VMM leaves its socket, and connections of its guest.

@@ -3,15 +3,19 @@
 
 use std::{
     collections::BTreeMap,
-    os::{fd::BorrowedFd, unix::net::UnixListener},
+    os::{
+        fd::{BorrowedFd, OwnedFd},
+        unix::net::UnixListener,
+    },
     path::Path,
 };
 
 use rustix::{event::epoll::EventFlags, net::sockopt::socket_peercred, process::geteuid};
 
 use super::{
+    execs::ExecId,
     fault::{Fault, to},
-    message::{Answer, Ask, MAX_FRAME, SOCKET},
+    message::{Answer, Ask, MAX_FDS, MAX_FRAME, SOCKET},
     poll::{Poll, Source},
     sockets,
     wire::Wire,
@@ -41,7 +45,11 @@ struct Client {
     /// It wants to hear of the memory limit's kills.
     events: bool,
     /// The process that belongs to it.
-    exec: Option<String>,
+    exec: Option<ExecId>,
+    /// Which container it asks about, if not about the machine's own.
+    container: Option<String>,
+    /// Its process.
+    pid: i32,
 }
 
 /// What came of a client's turn.
@@ -68,15 +76,18 @@ impl Clients {
     pub(super) fn accept(&mut self, poll: &Poll) {
         let Ok((socket, _)) = self.listener.accept() else { return };
         let user = geteuid();
-        let known =
-            socket_peercred(&socket).is_ok_and(|peer| peer.uid == user || peer.uid.is_root());
+        let Ok(peer) = socket_peercred(&socket) else { return };
+        let known = peer.uid == user || peer.uid.is_root();
         if !known || self.clients.len() >= MAX_CLIENTS {
             return;
         }
         let Ok(wire) = Wire::new(socket, MAX_FRAME, MOST_UNSENT) else { return };
+        let wire = wire.taking_fds(MAX_FDS);
         self.last = self.last.wrapping_add(1);
         if poll.add(wire.socket(), Source::Client(self.last), wait_for(&wire)).is_ok() {
-            let client = Client { wire, busy: false, events: false, exec: None };
+            let pid = peer.pid.as_raw_pid();
+            let client =
+                Client { wire, busy: false, events: false, exec: None, container: None, pid };
             self.clients.insert(self.last, client);
         }
     }
@@ -105,12 +116,16 @@ impl Clients {
         let Some(client) = self.clients.get_mut(&id) else { return Turn::Waits };
         match client.wire.next::<Ask>() {
             Ok(None) => Turn::Waits,
-            // One at a time; these two have no answer.
-            Ok(Some(ask)) if !client.busy || matches!(ask, Ask::Signal(_) | Ask::Resize(_)) => {
-                client.busy = !matches!(ask, Ask::Signal(_) | Ask::Resize(_));
+            // One at a time; these have no answer.
+            Ok(Some(ask)) => {
+                let silent = matches!(ask, Ask::Signal(_) | Ask::Resize(_) | Ask::At(_));
+                if client.busy && !silent {
+                    return Turn::Gone;
+                }
+                client.busy |= !silent;
                 Turn::Asks(ask)
             }
-            Ok(Some(_)) | Err(_) => Turn::Gone,
+            Err(_) => Turn::Gone,
         }
     }
 
@@ -135,22 +150,44 @@ impl Clients {
     }
 
     /// Forgets a client; the process that belonged to it.
-    pub(super) fn drop(&mut self, id: ClientId, poll: &Poll) -> Option<String> {
+    pub(super) fn drop(&mut self, id: ClientId, poll: &Poll) -> Option<ExecId> {
         let client = self.clients.remove(&id)?;
         poll.remove(client.wire.socket());
         client.exec
     }
 
     /// A process belongs to the client from now on.
-    pub(super) fn give(&mut self, id: ClientId, exec: String) {
+    pub(super) fn give(&mut self, id: ClientId, exec: ExecId) {
         if let Some(client) = self.clients.get_mut(&id) {
             client.exec = Some(exec);
         }
     }
 
     /// The client's process.
-    pub(super) fn exec(&self, id: ClientId) -> Option<&str> {
-        self.clients.get(&id)?.exec.as_deref()
+    pub(super) fn exec(&self, id: ClientId) -> Option<ExecId> {
+        self.clients.get(&id)?.exec
+    }
+
+    /// The client asks about this container from now on.
+    pub(super) fn point_at(&mut self, id: ClientId, container: String) {
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.container = Some(container);
+        }
+    }
+
+    /// Which container the client asks about, if it has said so.
+    pub(super) fn container(&self, id: ClientId) -> Option<&str> {
+        self.clients.get(&id)?.container.as_deref()
+    }
+
+    /// The client's process.
+    pub(super) fn pid(&self, id: ClientId) -> Option<i32> {
+        self.clients.get(&id).map(|client| client.pid)
+    }
+
+    /// The descriptors that the client has sent.
+    pub(super) fn take_fds(&mut self, id: ClientId) -> Vec<OwnedFd> {
+        self.clients.get_mut(&id).map(|client| client.wire.take_fds()).unwrap_or_default()
     }
 
     /// The client hears of events from now on.
@@ -161,9 +198,10 @@ impl Clients {
         }
     }
 
-    /// Those who hear of events.
-    pub(super) fn listeners(&self) -> Vec<ClientId> {
-        self.clients.iter().filter(|(_, client)| client.events).map(|(id, _)| *id).collect()
+    /// Those who hear of a container's events; `None`: of the machine's own.
+    pub(super) fn listeners(&self, container: Option<&str>) -> Vec<ClientId> {
+        let listens = |client: &Client| client.events && client.container.as_deref() == container;
+        self.clients.iter().filter(|(_, client)| listens(client)).map(|(id, _)| *id).collect()
     }
 }
 

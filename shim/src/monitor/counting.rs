@@ -1,4 +1,4 @@
-//! What the machine has counted, for clients that ask.
+//! What the VMM answers: what the machine has counted, for clients that ask, and whether media came or went.
 
 use bulkhead_protocol::{Failure, FailureKind};
 use bulkhead_vmm::api::Response;
@@ -19,8 +19,11 @@ impl Monitor<'_> {
         Ok(())
     }
 
-    /// The VMM has answered a request; only those about counters have somebody who waits.
-    pub(super) fn counted(&mut self, number: u64, result: Result<Response, String>) {
+    /// The VMM has answered a request.
+    pub(super) fn vmm_answered(&mut self, number: u64, result: Result<Response, String>) {
+        if let Some(container) = self.pod.asked(number) {
+            return self.exchanged(&container, result.map(drop));
+        }
         let Some(client) = self.counting.remove(&number) else { return };
         let answer = match result {
             Ok(Response::Counters(counters)) => Answer::Counters(counters),

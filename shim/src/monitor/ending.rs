@@ -3,10 +3,18 @@
 use std::time::{Duration, Instant};
 
 use bulkhead_protocol::{Call, ExitStatus};
+use rustix::fs::{AtFlags, unlinkat};
 
 use super::{
-    core::{Monitor, Owed, Phase},
-    fault::Fault,
+    contained::Phase,
+    core::{Monitor, Owed, log},
+    fault::{Fault, chain},
+    message::{Answer, SOCKET},
+    place::{self, Place},
+};
+use crate::{
+    sandbox::vm::{ENDED, Ended},
+    timeline::Step,
 };
 
 /// How long the guest may send nothing of what the program wrote.
@@ -61,7 +69,7 @@ impl Monitor<'_> {
     /// Takes the end a step further. The exit code once it is over.
     pub(super) fn ended(&mut self) -> Result<Option<u8>, Fault> {
         let alive = self.guest.is_connected();
-        let Phase::Ending(ending) = &mut self.phase else { return Ok(None) };
+        let Phase::Ending(ending) = &mut self.main.phase else { return Ok(None) };
         let drained = self.relays.drained(ending.written, DRAIN);
         let now = Instant::now();
         match ending.stage {
@@ -79,7 +87,33 @@ impl Monitor<'_> {
             Stage::Syncing if now < ending.next => return Ok(None),
             Stage::Draining | Stage::Syncing | Stage::Over => {}
         }
-        let Phase::Ending(ending) = &self.phase else { return Ok(None) };
+        let Phase::Ending(ending) = &self.main.phase else { return Ok(None) };
         Ok(Some(ending.status.shell_code()))
+    }
+    /// The program has ended.
+    pub(super) fn end(&mut self, status: ExitStatus, written: [u64; 2], oom_killed: bool) {
+        self.timeline.pass(Step::Ended);
+        self.write_timeline();
+        let ended = Ended { status, oom_killed };
+        place::write(self.files, ENDED, &ended);
+        self.main.phase = Phase::Ending(Ending::new(status, written));
+    }
+
+    /// Ends what is left. The socket goes last, just before the process: until then it says that the exit code is still
+    /// to come.
+    pub(super) fn finish(mut self, place: &Place) {
+        for client in self.execs.take_all(None) {
+            let lost = Answer::Exited { status: ExitStatus::Signal(9), written: [u64::MAX; 2] };
+            self.answer(client, &lost);
+        }
+        let Self { plan, files, machine, clients, upper, .. } = self;
+        drop(machine);
+        place.leave_network(plan);
+        if let Some(Err(error)) = upper.map(|upper| upper.settle()) {
+            log(files, &chain(&error));
+        }
+        // It may be gone with its directory.
+        let _ = unlinkat(files, SOCKET, AtFlags::empty());
+        drop(clients);
     }
 }

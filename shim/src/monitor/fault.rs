@@ -12,7 +12,7 @@ pub(super) use super::process::LOST;
 
 /// Why.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// The guest did not answer in time.
     #[error(
         "the guest did not answer within {0} s; see its console with --console-log FILE, or set BULKHEAD_BOOT_TIMEOUT"
@@ -78,7 +78,7 @@ pub(super) enum Fault {
 
 impl Fault {
     /// For the caller's caller.
-    pub(super) fn failure(&self) -> Failure {
+    pub(crate) fn failure(&self) -> Failure {
         match self {
             Fault::Refused(failure) => failure.clone(),
             Fault::Place(error) if error.kind() == bulkhead_container::Kind::Invalid => {

@@ -112,6 +112,15 @@ impl Machine {
         self.vmm.as_mut().ok_or(ClientError::Gone)?.request(RequestKind::Counters)
     }
 
+    /// Has media come or go, with descriptors; the answer is [`FromVmm::Response`] with this number.
+    pub(super) fn exchange(
+        &mut self,
+        kind: RequestKind,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<u64, ClientError> {
+        self.vmm.as_mut().ok_or(ClientError::Gone)?.request_with(kind, fds)
+    }
+
     /// The last line of the log.
     fn last_words(&self) -> String {
         last_line(&self.log).map_or_else(|| "its VMM was killed".into(), |line| printable(&line))

@@ -2,7 +2,7 @@
 //! same user only. A connection's requests are answered one after the other. One that asked for [`Ask::Exec`] belongs to
 //! that process until it ends: when it closes, the process is killed.
 
-use bulkhead_protocol::{ExitStatus, Failure, Reply, WindowSize};
+use bulkhead_protocol::{ExitStatus, Failure, Memory, Reply, Root, WindowSize};
 use bulkhead_vmm::api::Counters;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -12,10 +12,65 @@ pub(crate) const SOCKET: &str = "monitor.sock";
 /// The largest frame in either direction: an exec's process with its environment.
 pub(crate) const MAX_FRAME: usize = bulkhead_protocol::MAX_TO_AGENT;
 
+/// The most descriptors of a container that joins a pod.
+pub(crate) const MAX_FDS: usize = bulkhead_vmm::api::MAX_DESCRIPTORS;
+
+/// A container that joins a pod's machine.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Join {
+    /// Its id.
+    pub(crate) container: String,
+    /// Its bundle.
+    pub(crate) bundle: String,
+    /// The guest's specification.
+    pub(crate) spec: Value,
+    /// Its root, of which `/dev/vda`, `/dev/vdb`, … are the first of `disks`, the second, ….
+    pub(crate) root: Root,
+    /// Its disks; their files come with this, before those of `entries`.
+    pub(crate) disks: Vec<JoinDisk>,
+    /// What is shared with it: one mount each comes with this.
+    pub(crate) entries: Vec<JoinEntry>,
+    /// Namespaces that it shares with others of the pod.
+    pub(crate) shared: crate::sandbox::vm::rewrite::Shared,
+    /// File systems in the guest's memory that it shares.
+    pub(crate) memory: Vec<Memory>,
+    /// Which of its three streams are not `/dev/null`.
+    pub(crate) streams: [bool; 3],
+    /// It has a terminal.
+    pub(crate) terminal: bool,
+}
+
+/// A disk of a container that joins.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct JoinDisk {
+    /// How it is to be used.
+    pub(crate) read_only: bool,
+    /// How many files it is made of.
+    pub(crate) files: u32,
+}
+
+/// Something of the host that is shared with a container that joins.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct JoinEntry {
+    /// The share.
+    pub(crate) share: String,
+    /// Its name in it, which nothing else ever has.
+    pub(crate) name: String,
+    /// Nothing is changed through it.
+    pub(crate) read_only: bool,
+}
+
 /// A request.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Ask {
+    /// What follows over this connection is about this container of the pod. There is no answer.
+    At(String),
+    /// Make a container in the machine of a pod. It belongs to this connection: when that closes, the container is killed. The answers are
+    /// [`Answer::Started`] when it waits for its start, [`Answer::Exited`] when its process has ended, and [`Answer::Gone`] when nothing of it is left.
+    Join(Box<Join>),
+    /// End a container that has joined, if it is there, and answer when nothing of it is left.
+    Leave,
     /// In which state is the container?
     Status,
     /// Let its process execute the program.
@@ -68,14 +123,19 @@ pub(crate) enum Answer {
     Done(Reply),
     /// Why not.
     Failed(Failure),
-    /// The process of an exec runs; its main stream and its standard error, as far as wanted, come with this as descriptors.
+    /// The process of an exec runs, or a container that joined waits for its start; its main stream and its standard error, as far as wanted, come with this as descriptors.
     Started,
-    /// The process of an exec ended.
+    /// The process of an exec, or a container that joined, ended.
     Exited {
         /// How.
         status: ExitStatus,
         /// Bytes that it had written to its main stream and its standard error.
         written: [u64; 2],
+    },
+    /// Nothing is left of a container that had joined: its disks and files are the caller's again.
+    Gone {
+        /// Its memory limit had killed one of its processes.
+        oom_killed: bool,
     },
     /// The memory limit killed a process.
     Oom,
@@ -106,7 +166,7 @@ pub(crate) enum Outcome {
     /// The container waits for its start.
     Created {
         /// For whoever reaches it later.
-        record: crate::sandbox::vm::Record,
+        record: Box<crate::sandbox::vm::Record>,
         /// What the user should know.
         warnings: Vec<String>,
         /// The machine could not go on from its template, but could boot: the template is of no use.

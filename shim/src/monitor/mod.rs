@@ -14,6 +14,7 @@
 
 mod awakening;
 mod clients;
+mod contained;
 mod core;
 mod counting;
 mod ending;
@@ -22,10 +23,12 @@ mod fault;
 mod guest;
 mod machine;
 pub(crate) mod message;
+mod messages;
 mod names;
 pub(crate) mod oom;
 mod place;
 pub(crate) mod plan;
+mod pod;
 mod poll;
 pub(crate) mod process;
 pub(crate) mod relay;
@@ -33,12 +36,13 @@ mod requests;
 pub(crate) mod signals;
 pub(crate) mod sockets;
 pub(crate) mod terminal;
-mod view;
+pub(crate) mod view;
 pub(crate) mod wire;
 
 pub(crate) use self::{
-    core::{LOG, VSOCK_DIRECTORY, VSOCK_NAME, run},
+    core::{LOG, VSOCK_DIRECTORY, VSOCK_NAME, log, run, tell},
     fault::{chain, printable},
     machine::last_line,
-    place::clean,
+    place::{Place, clean, state_directory, write},
+    process::LOST,
 };

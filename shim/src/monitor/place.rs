@@ -9,6 +9,7 @@ use std::{
 };
 
 use bulkhead_container::{Cgroup, Cgroups, Error, Placed, Version, hooks, spec::Resources};
+use bulkhead_protocol::Failure;
 use rustix::{
     fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat},
     io::Errno,
@@ -33,7 +34,7 @@ const MODE: Mode = Mode::from_raw_mode(0o600);
 
 /// Where this process was before; with it, it can leave again.
 #[derive(Debug, Default)]
-pub(super) struct Place {
+pub(crate) struct Place {
     cgroup: Option<Cgroup>,
     /// Controllers and path of each group, as in `/proc/self/cgroup`.
     before: Vec<(String, String)>,
@@ -46,7 +47,7 @@ impl Place {
     pub(super) fn enter(&mut self, plan: &Plan, files: impl AsFd) -> Result<Record, Fault> {
         self.own_network = join_network(&plan.network)?;
         let network = match &plan.network {
-            Network::Path(namespace) if self.own_network => {
+            Network::Path(namespace) if self.own_network && plan.pod.is_none() => {
                 Some(NetworkRecord { namespace: namespace.clone(), container: plan.id.clone() })
             }
             _ => None,
@@ -57,6 +58,7 @@ impl Place {
             cgroup: None,
             network,
             upper: plan.upper.clone(),
+            pod: plan.pod.clone(),
         };
         self.before = own_groups();
         let wish = plan.host.pointer("/linux/cgroupsPath").and_then(Value::as_str);
@@ -68,6 +70,16 @@ impl Place {
         write(&files, RECORD, &record);
         self.cgroup.as_ref().map_or(Ok(()), join)?;
         Ok(record)
+    }
+
+    /// The same for a container that joins a pod.
+    pub(crate) fn seat(&mut self, plan: &Plan, files: impl AsFd) -> Result<Record, Failure> {
+        self.enter(plan, files).map_err(|fault| fault.failure())
+    }
+
+    /// As [`Place::run_hooks`], for a container that joins a pod.
+    pub(crate) fn hooks(plan: &Plan) -> Result<(), Failure> {
+        Self::run_hooks(plan).map_err(|fault| fault.failure())
     }
 
     /// Runs the hooks of the container's making. Those of `createContainer` run here, too: the container's own namespaces
@@ -99,14 +111,15 @@ impl Place {
 
     /// Gives the interfaces back. A namespace that ends with this process need not be cleaned.
     pub(super) fn leave_network(&self, plan: &Plan) {
-        if self.own_network && matches!(plan.network, Network::Path(_)) {
+        // That of a pod is its sandbox's to give back.
+        if self.own_network && matches!(plan.network, Network::Path(_)) && plan.pod.is_none() {
             // What is left is found by the next one.
             let _ = network::release(&plan.id);
         }
     }
 
     /// Leaves nothing behind of a container that could not be made.
-    pub(super) fn leave(&self, plan: &Plan) {
+    pub(crate) fn leave(&self, plan: &Plan) {
         self.leave_network(plan);
         clean(&plan.directory);
         let Some(group) = &self.cgroup else { return };
@@ -154,7 +167,7 @@ pub(crate) fn clean(directory: &Path) {
 }
 
 /// Replaces a file of the state directory with what `value` is as JSON. The container does not depend on these files.
-pub(super) fn write(directory: impl AsFd, name: &str, value: &impl Serialize) {
+pub(crate) fn write(directory: impl AsFd, name: &str, value: &impl Serialize) {
     let new = format!("{name}.new");
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
     let written = serde_json::to_vec(value)
@@ -171,6 +184,11 @@ pub(super) fn directory(plan: &Plan) -> Result<OwnedFd, Fault> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(&plan.directory, flags, Mode::empty())
         .map_err(to(format!("open {}", plan.directory.display())))
+}
+
+/// The state directory, for a container that joins a pod.
+pub(crate) fn state_directory(plan: &Plan) -> Result<OwnedFd, Failure> {
+    directory(plan).map_err(|fault| fault.failure())
 }
 
 /// Enters the container's network namespace. Whether it is another one than the host's.

@@ -3,13 +3,17 @@
 use std::{os::fd::OwnedFd, path::PathBuf, time::Duration};
 
 use bulkhead_container::{hooks::State, spec::Hooks};
-use bulkhead_protocol::Root;
+use bulkhead_protocol::{Memory, Root};
 use bulkhead_vmm::api::VmConfig;
 use serde_json::Value;
 
 use super::core::VSOCK_DIRECTORY;
 use crate::{
-    sandbox::vm::{admission::Admission, rewrite::Network},
+    sandbox::vm::{
+        Pod,
+        admission::Admission,
+        rewrite::{Network, Shared},
+    },
     template::Key,
 };
 
@@ -47,6 +51,12 @@ pub(crate) struct Plan {
     pub(crate) root: Root,
     /// The upper directory that a guest's overlayfs writes to and that the host's is to understand afterwards.
     pub(crate) upper: Option<PathBuf>,
+    /// The pod that it joins; absent: it has a machine of its own.
+    pub(crate) pod: Option<Pod>,
+    /// Namespaces that it shares with others of its pod.
+    pub(crate) shared: Shared,
+    /// File systems in the guest's memory that its pod shares.
+    pub(crate) memory: Vec<Memory>,
     /// The VMM's program.
     pub(crate) vmm: PathBuf,
     /// The machine that boots.

@@ -8,8 +8,9 @@ use serde_json::Value;
 
 use super::{
     clients::{ClientId, Turn},
-    core::{KILL_TIMEOUT, Monitor, Owed, Phase},
-    execs::Step,
+    contained::{Contained, Phase, wrong},
+    core::{KILL_TIMEOUT, Monitor, Owed},
+    execs::{ExecId, Step},
     fault::printable,
     guest::GuestCall,
     message::{Answer, Ask, State},
@@ -39,28 +40,36 @@ impl Monitor<'_> {
     }
 
     fn try_serve(&mut self, id: ClientId, ask: Ask) -> Result<(), Failure> {
-        let container = || self.plan.id.clone();
+        let container = self.clients.container(id).unwrap_or(&self.plan.id).to_owned();
         match ask {
+            Ask::At(container) => {
+                self.clients.point_at(id, container);
+                Ok(())
+            }
+            Ask::Join(join) => self.join(id, *join),
+            Ask::Leave => self.end_member(id, &container),
             Ask::Status => {
-                let state = self.state();
+                let state = self.contained(&container).map_or(State::Stopped, |it| it.state());
                 self.answer(id, &Answer::Status(state));
                 Ok(())
             }
             Ask::Start => {
-                if !matches!(self.phase, Phase::Created) {
+                let created = |it: &mut Contained| matches!(it.phase, Phase::Created);
+                if !self.contained(&container).is_some_and(created) {
                     return Err(wrong("cannot start a container that has already run or stopped"));
                 }
-                self.ask(Call::Start { container: container() }, Owed::Start(id))
+                let call = Call::Start { container: container.clone() };
+                self.ask(call, Owed::Start(id, container))
             }
             Ask::Kill { signal, all } => {
-                self.living()?;
+                let contained = self.living(&container)?;
                 if signal == libc::SIGKILL {
-                    self.doomed = Some(Instant::now() + KILL_TIMEOUT);
+                    contained.doomed = Some(Instant::now() + KILL_TIMEOUT);
                 }
-                let target = self.target();
-                self.ask(Call::Kill { target, signal, all }, Owed::Kill(id))
+                let target = Target { container: container.clone(), exec: None };
+                self.ask(Call::Kill { target, signal, all }, Owed::Kill(id, container))
             }
-            Ask::Exec { process, streams } => self.exec(id, process, streams),
+            Ask::Exec { process, streams } => self.exec(id, &container, process, streams),
             Ask::Signal(signal) => {
                 if let Some(target) = self.exec_target(id) {
                     // It may have ended; its client hears of that.
@@ -80,68 +89,66 @@ impl Monitor<'_> {
                 Ok(())
             }
             Ask::Pause => {
-                self.living()?;
-                self.ask(Call::Pause { container: container() }, Owed::Pause(id))
+                self.living(&container)?;
+                let call = Call::Pause { container: container.clone() };
+                self.ask(call, Owed::Pause(id, container))
             }
             Ask::Resume => {
-                self.living()?;
-                self.ask(Call::Resume { container: container() }, Owed::Resume(id))
+                self.living(&container)?;
+                let call = Call::Resume { container: container.clone() };
+                self.ask(call, Owed::Resume(id, container))
             }
             Ask::Update(resources) => {
-                self.living()?;
-                self.ask(Call::Update { container: container(), resources }, Owed::Client(id))
+                self.living(&container)?;
+                self.ask(Call::Update { container, resources }, Owed::Client(id))
             }
             Ask::Stats => {
-                self.living()?;
-                self.ask(Call::Stats { container: container() }, Owed::Client(id))
+                self.living(&container)?;
+                self.ask(Call::Stats { container }, Owed::Client(id))
             }
             Ask::Processes => {
-                self.living()?;
-                self.ask(Call::Processes { container: container() }, Owed::Client(id))
+                self.living(&container)?;
+                self.ask(Call::Processes { container }, Owed::Client(id))
             }
             Ask::Counters => self.count(id),
             Ask::OomKilled => {
-                let killed = self.oom_killed;
+                let killed = self.contained(&container).is_some_and(|it| it.oom_killed);
                 self.answer(id, &Answer::OomKilled(killed));
                 Ok(())
             }
         }
     }
 
-    fn state(&self) -> State {
-        match self.phase {
-            Phase::Booting | Phase::Creating => State::Creating,
-            _ if self.frozen => State::Paused,
-            Phase::Created => State::Created,
-            // Until its output is out and its files are written, its pid and its exit code are still to be waited for.
-            Phase::Running | Phase::Ending(_) => State::Running,
-        }
+    /// A container of this machine.
+    pub(super) fn contained(&mut self, id: &str) -> Option<&mut Contained> {
+        if id == self.plan.id { Some(&mut self.main) } else { self.pod.contained(id) }
     }
 
-    fn living(&self) -> Result<(), Failure> {
-        match self.phase {
-            Phase::Created | Phase::Running => Ok(()),
-            Phase::Booting | Phase::Creating => Err(wrong("the container is still being created")),
-            Phase::Ending(_) => Err(wrong("container not running")),
-        }
+    fn living(&mut self, id: &str) -> Result<&mut Contained, Failure> {
+        let contained = self.contained(id).ok_or_else(|| wrong("container not running"))?;
+        contained.living().map(|()| contained)
     }
 
-    fn exec(&mut self, id: ClientId, process: Value, streams: [bool; 3]) -> Result<(), Failure> {
-        self.living()?;
+    fn exec(
+        &mut self,
+        id: ClientId,
+        container: &str,
+        process: Value,
+        streams: [bool; 3],
+    ) -> Result<(), Failure> {
+        self.living(container)?;
         let terminal = process.get("terminal").and_then(Value::as_bool).unwrap_or(false);
-        let (name, stdio) = self.execs.add(id, streams, terminal);
-        let target = Target { container: self.plan.id.clone(), exec: Some(name.clone()) };
+        let (exec, target, stdio) = self.execs.add(id, container, false, streams, terminal);
         let call = Call::Exec(Box::new(Exec { target, process, stdio }));
-        self.ask(call, Owed::Exec(name.clone())).inspect_err(|_| {
-            self.execs.remove(&name);
+        self.ask(call, Owed::Exec(exec)).inspect_err(|_| {
+            self.execs.remove(exec);
         })?;
-        self.clients.give(id, name);
+        self.clients.give(id, exec);
         Ok(())
     }
 
     fn exec_target(&self, id: ClientId) -> Option<Target> {
-        let name = self.clients.exec(id)?.to_owned();
-        Some(Target { container: self.plan.id.clone(), exec: Some(name) })
+        self.execs.target(self.clients.exec(id)?).cloned()
     }
 
     /// Sends a request to the agent; its answer is `owed`.
@@ -166,41 +173,48 @@ impl Monitor<'_> {
     /// The agent's answer to a request.
     pub(super) fn reply(&mut self, owed: Owed, result: Result<Reply, Failure>) {
         let client = match owed {
-            Owed::Start(id) => {
+            Owed::Start(id, container) => {
                 if result.is_ok() {
-                    self.running();
+                    self.running(&container);
                 }
                 id
             }
-            Owed::Pause(id) => {
-                self.frozen |= result.is_ok();
-                id
-            }
-            Owed::Resume(id) => {
-                self.frozen &= result.is_err();
-                id
-            }
-            Owed::Kill(id) => {
-                if result.is_err() {
-                    self.doomed = None;
+            Owed::Pause(id, container) => {
+                if let Some(contained) = self.contained(&container) {
+                    contained.frozen |= result.is_ok();
                 }
                 id
             }
+            Owed::Resume(id, container) => {
+                if let Some(contained) = self.contained(&container) {
+                    contained.frozen &= result.is_err();
+                }
+                id
+            }
+            Owed::Kill(id, container) => {
+                if let Some(contained) = self.contained(&container).filter(|_| result.is_err()) {
+                    contained.doomed = None;
+                }
+                id
+            }
+            Owed::Join(container) => return self.member_made(&container, result),
+            Owed::Delete(container) => return self.member_deleted(&container, result),
+            Owed::Release(container) => return self.member_released(&container, result),
             Owed::Client(id) => id,
-            Owed::Exec(name) => match result {
+            Owed::Exec(exec) => match result {
                 Ok(_) => {
-                    self.execs.started(&name);
-                    return self.step_exec(&name);
+                    self.execs.started(exec);
+                    return self.step_exec(exec);
                 }
                 Err(failure) => {
-                    if let Some(id) = self.execs.remove(&name) {
+                    if let Some(id) = self.execs.remove(exec) {
                         self.answer(id, &Answer::Failed(failure));
                     }
                     return;
                 }
             },
             Owed::Shutdown => {
-                if let Phase::Ending(ending) = &mut self.phase {
+                if let Phase::Ending(ending) = &mut self.main.phase {
                     ending.synced();
                 }
                 return;
@@ -212,16 +226,16 @@ impl Monitor<'_> {
     }
 
     /// Tells a process's client what there is to tell.
-    pub(super) fn step_exec(&mut self, name: &str) {
+    pub(super) fn step_exec(&mut self, exec: ExecId) {
         loop {
-            match self.execs.step(name) {
+            match self.execs.step(exec) {
                 Step::Wait => return,
                 Step::Started(id, streams) => {
                     let fds: Vec<_> = streams.iter().map(AsFd::as_fd).collect();
                     if !self.clients.answer(id, &Answer::Started, &fds, &self.poll) {
                         self.drop_client(id);
                     } else if self.clients.exec(id).is_none() {
-                        self.kill_exec(name);
+                        self.abandon(exec);
                     }
                 }
                 Step::Exited(id, status, written) => {
@@ -239,29 +253,28 @@ impl Monitor<'_> {
     }
 
     fn drop_client(&mut self, id: ClientId) {
-        if let Some(name) = self.clients.drop(id, &self.poll) {
-            self.kill_exec(&name);
+        if let Some(exec) = self.clients.drop(id, &self.poll) {
+            self.abandon(exec);
         }
     }
 
     /// The process's client is gone, and nobody else can end it.
-    fn kill_exec(&mut self, name: &str) {
-        let target = Target { container: self.plan.id.clone(), exec: Some(name.to_owned()) };
+    fn abandon(&mut self, exec: ExecId) {
+        let Some(target) = self.execs.target(exec).cloned() else { return };
+        if target.exec.is_none() {
+            return self.kill_member(&target.container);
+        }
         // It may have ended, or not be there yet: then it is killed when its client is to be told of it.
         let _ = self.ask(Call::Kill { target, signal: libc::SIGKILL, all: false }, Owed::Nobody);
     }
 
     /// Stops the processors of a frozen container's machine while nobody needs them.
     pub(super) fn rest(&mut self) {
-        let idle = self.frozen && self.doomed.is_none() && self.owed.is_empty();
+        let idle = self.main.rests() && self.pod.rests() && self.owed.is_empty();
         if idle && !self.vcpus_stopped {
             self.vcpus_stopped = self.machine.run(false).is_ok();
         }
     }
-}
-
-fn wrong(message: &str) -> Failure {
-    Failure { kind: FailureKind::State, message: message.into() }
 }
 
 /// A guest's words are shown on terminals.

@@ -21,7 +21,7 @@ use crate::sandbox::vm::rewrite::{ROOT_NAME, ROOT_TAG};
 ///
 /// # Errors
 /// [`Fault::System`].
-pub(super) fn enter(plan: &Plan) -> Result<(), Fault> {
+pub(crate) fn enter(plan: &Plan) -> Result<(), Fault> {
     // SAFETY: takes no pointers; threads share no mounts or directories by contract, and the others open none later.
     if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
         return match io::Error::last_os_error() {
@@ -30,7 +30,9 @@ pub(super) fn enter(plan: &Plan) -> Result<(), Fault> {
         };
     }
     let entries = plan.machine.shares.iter().filter(|share| share.tag == ROOT_TAG);
-    let root = entries.flat_map(|share| &share.entries).find(|entry| entry.name == ROOT_NAME);
+    // A container that has joined a pod has another name for it.
+    let is_root = |name: &str| name.rsplit('.').next() == Some(ROOT_NAME);
+    let root = entries.flat_map(|share| &share.entries).find(|entry| is_root(&entry.name));
     change_root(root.map(|entry| entry.path.as_path()), &plan.directory)
         .map_err(to("leave the host's mounts"))
 }

@@ -1,15 +1,16 @@
 //! A connection of frames that never waits, with bounds on what it holds in both directions.
 
 use std::{
-    io::{self, IoSlice, Read, Write},
+    io::{self, IoSlice, Write},
     mem::MaybeUninit,
     os::{
-        fd::{AsFd, BorrowedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream,
     },
 };
 
 use bulkhead_protocol::{FrameError, Reader, write_frame};
+use bulkhead_vmm::api::receive;
 use rustix::{
     event::epoll::EventFlags,
     net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags},
@@ -25,6 +26,9 @@ pub(crate) enum WireError {
     /// The other side does not read.
     #[error("it does not read what it is sent")]
     Full,
+    /// The other side sends descriptors that nobody wants.
+    #[error("it sends too many descriptors")]
+    Fds,
 }
 
 /// The connection.
@@ -35,13 +39,27 @@ pub(crate) struct Wire {
     unsent: Vec<u8>,
     /// The most that may wait to be sent.
     most: usize,
+    /// Descriptors that came, and how many may.
+    fds: Vec<OwnedFd>,
+    most_fds: usize,
 }
 
 impl Wire {
     /// Takes frames of at most `limit` bytes, and keeps at most `most` to be sent.
     pub(crate) fn new(socket: UnixStream, limit: usize, most: usize) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        Ok(Self { socket, reader: Reader::new(limit), unsent: Vec::new(), most })
+        let (reader, unsent, fds) = (Reader::new(limit), Vec::new(), Vec::new());
+        Ok(Self { socket, reader, unsent, most, fds, most_fds: 0 })
+    }
+
+    /// Takes so many descriptors, too.
+    pub(crate) fn taking_fds(self, most_fds: usize) -> Self {
+        Self { most_fds, ..self }
+    }
+
+    /// The descriptors that came so far.
+    pub(crate) fn take_fds(&mut self) -> Vec<OwnedFd> {
+        std::mem::take(&mut self.fds)
     }
 
     pub(crate) fn socket(&self) -> BorrowedFd<'_> {
@@ -51,18 +69,18 @@ impl Wire {
     /// Reads what is there.
     pub(crate) fn fill(&mut self) -> Result<(), WireError> {
         let mut chunk = [0; 8 << 10];
-        loop {
-            match self.socket.read(&mut chunk) {
-                Ok(0) => return Err(FrameError::Closed.into()),
-                Ok(length) => {
-                    self.reader.buffer().extend_from_slice(chunk.get(..length).unwrap_or_default());
-                    return Ok(());
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(FrameError::Io(error).into()),
-            }
+        let length = match receive(&self.socket, &mut chunk, &mut self.fds) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            received => received.map_err(FrameError::Io)?,
+        };
+        if self.fds.len() > self.most_fds {
+            return Err(WireError::Fds);
         }
+        if length == 0 {
+            return Err(FrameError::Closed.into());
+        }
+        self.reader.buffer().extend_from_slice(chunk.get(..length).unwrap_or_default());
+        Ok(())
     }
 
     /// The next whole message that was read.
@@ -142,7 +160,7 @@ impl Wire {
 }
 
 /// The most descriptors of one message: an exec's two streams.
-pub(crate) const MOST_FDS: usize = 2;
+const MOST_FDS: usize = 2;
 
 #[cfg(test)]
 mod tests {
@@ -176,6 +194,19 @@ mod tests {
             }
         };
         assert!(matches!(end, WireError::Frame(FrameError::Closed)));
+    }
+
+    #[test]
+    fn descriptors_are_taken_where_they_are_wanted() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        for most in [0, 1, 2] {
+            let (mut a, b) = pair(1 << 20);
+            let mut b = b.taking_fds(most);
+            a.send_with(&"word", &[file.as_fd(), file.as_fd()]).unwrap();
+            let filled = b.fill();
+            assert_eq!(filled.is_ok(), most == 2, "{filled:?}");
+            assert_eq!(b.take_fds().len(), 2);
+        }
     }
 
     #[test]

@@ -38,7 +38,7 @@ use crate::{
     sandbox::vm::{
         Identity,
         admission::{Admission, Admitted},
-        rewrite::{self, ThisHost},
+        rewrite::{self, Role, ThisHost},
     },
     settings::{Isolation, Settings},
 };
@@ -135,7 +135,7 @@ fn usual() -> Result<Value, TemplateError> {
     };
     let spec = spec::build(&Default::default(), &wishes).map_err(|error| failed(&error))?;
     let spec = serde_json::to_value(spec).map_err(|error| failed(&error))?;
-    let guest = rewrite::rewrite(&spec, Path::new("/"), None, &ThisHost);
+    let guest = rewrite::rewrite(&spec, Path::new("/"), None, Role::Alone, &ThisHost);
     Ok(guest.map_err(|error| failed(&error))?.spec)
 }
 

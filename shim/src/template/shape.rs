@@ -37,6 +37,8 @@ pub struct Shape {
     pub(super) kernel: FileIdentity,
     pub(super) initrd: FileIdentity,
     pub(super) vmm: FileIdentity,
+    /// Containers can join its clones.
+    pub(super) pod: bool,
     slots: Slots,
     host: Host,
 }
@@ -56,6 +58,8 @@ pub struct Machine {
     pub memory_mib: u64,
     /// What kind of KVM to expect.
     pub backend: Backend,
+    /// Containers can join it.
+    pub pod: bool,
     /// Whose it is.
     pub tenant: Tenant,
 }
@@ -183,7 +187,8 @@ impl Shape {
             kernel: FileIdentity::of(&machine.kernel)?,
             initrd: FileIdentity::of(&machine.initrd)?,
             vmm: FileIdentity::of(&machine.vmm)?,
-            slots: Slots::of_templates(),
+            pod: machine.pod,
+            slots: Slots::of_templates(machine.pod),
             host: Host::this()?,
         })
     }
@@ -216,7 +221,7 @@ impl Shape {
         self.format == FORMAT
             && self.snapshot == SNAPSHOT_VERSION
             && self.protocol == bulkhead_protocol::VERSION
-            && self.slots == Slots::of_templates()
+            && self.slots == Slots::of_templates(self.pod)
             && files.iter().all(|file| FileIdentity::of(&file.path).is_ok_and(|now| now == **file))
             && Host::this().is_ok_and(|host| host == self.host)
     }
@@ -269,6 +274,7 @@ mod tests {
         let mut others = vec![
             key(&Machine { vcpus: 2, ..machine.clone() }),
             key(&Machine { memory_mib: 128, ..machine.clone() }),
+            key(&Machine { pod: true, ..machine.clone() }),
             key(&Machine { backend: Backend::Software, ..machine.clone() }),
             key(&Machine { initrd: machine.kernel.clone(), ..machine.clone() }),
         ];

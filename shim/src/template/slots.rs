@@ -19,6 +19,16 @@ pub(crate) const IMAGE: &str = "image";
 /// The disk of a writable layer, `/dev/vdb`.
 pub(crate) const WRITABLE: &str = "writable";
 
+/// Disks of a pod's machine beside those: so many read-only ones and so many writable ones, for the containers that join it.
+const FOR_MEMBERS: usize = 4;
+const MEMBERS_IMAGE: &str = "pod-image-";
+const MEMBERS_WRITABLE: &str = "pod-writable-";
+
+/// Whether the disk of this id is for containers that join a pod.
+pub(crate) fn is_for_members(id: &str) -> bool {
+    id.starts_with(MEMBERS_IMAGE) || id.starts_with(MEMBERS_WRITABLE)
+}
+
 /// Slots as a [`Shape`] holds them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -33,9 +43,9 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    /// Those that every template has.
-    pub(super) fn of_templates() -> Self {
-        let disks = disks().into_iter().map(|disk| (disk.id, disk.read_only)).collect();
+    /// Those that every template has; `pod`: of a pod's machine.
+    pub(super) fn of_templates(pod: bool) -> Self {
+        let disks = disks(pod).into_iter().map(|disk| (disk.id, disk.read_only)).collect();
         let shares = shares().into_iter().map(|share| share.tag).collect();
         Self { disks, shares, nics: NICS }
     }
@@ -48,12 +58,39 @@ fn nics() -> Vec<Nic> {
     (0..NICS).map(|device| nic(device, None)).collect()
 }
 
-fn disks() -> [Disk; 2] {
-    [(IMAGE, true), (WRITABLE, false)].map(|(id, read_only)| Disk {
-        id: id.into(),
-        files: Vec::new(),
-        read_only,
-    })
+fn disks(pod: bool) -> Vec<Disk> {
+    let own = [(IMAGE.to_owned(), true), (WRITABLE.to_owned(), false)];
+    let members = (0..if pod { FOR_MEMBERS } else { 0 }).flat_map(|number| {
+        let image = (format!("{MEMBERS_IMAGE}{number}"), true);
+        [image, (format!("{MEMBERS_WRITABLE}{number}"), false)]
+    });
+    let all = own.into_iter().chain(members);
+    all.map(|(id, read_only)| Disk { id, files: Vec::new(), read_only }).collect()
+}
+
+/// Makes of a machine that would boot one that containers can join: it has all slots of a pod, with its media in them.
+pub(crate) fn open_to_members(machine: &mut VmConfig) {
+    machine.exchange = true;
+    let media = std::mem::replace(&mut machine.disks, disks(true));
+    fill_disks(&mut machine.disks, &media);
+    let media = std::mem::replace(&mut machine.shares, shares().into());
+    fill_shares(&mut machine.shares, &media);
+}
+
+fn fill_disks(slots: &mut [Disk], media: &[Disk]) {
+    for slot in slots {
+        if let Some(disk) = media.iter().find(|disk| disk.id == slot.id) {
+            slot.clone_from(disk);
+        }
+    }
+}
+
+fn fill_shares(slots: &mut [Share], media: &[Share]) {
+    for slot in slots {
+        if let Some(share) = media.iter().find(|share| share.tag == slot.tag) {
+            slot.clone_from(share);
+        }
+    }
 }
 
 fn shares() -> [Share; 2] {
@@ -77,14 +114,14 @@ pub(super) fn template(shape: &Shape, sockets: PathBuf, files: SnapshotFiles) ->
         cmdline: String::new(),
         vcpus: shape.vcpus,
         memory_mib: shape.memory_mib,
-        disks: disks().into(),
+        disks: disks(shape.pod),
         vsock: Some(Vsock { cid: GUEST_CID, path: sockets }),
         shares: shares().into(),
         nics: nics(),
         serial: None,
         backend: shape.backend,
         balloon: true,
-        exchange: false,
+        exchange: shape.pod,
         snapshot: Some(files),
         restore: None,
     }
@@ -100,20 +137,12 @@ pub(crate) fn clone_of(
     memory: &Path,
 ) -> Result<VmConfig, TemplateError> {
     fits(machine)?;
-    let mut disks = disks();
-    for slot in &mut disks {
-        if let Some(disk) = machine.disks.iter().find(|disk| disk.id == slot.id) {
-            *slot = disk.clone();
-        }
-    }
+    let mut disks = disks(machine.exchange);
+    fill_disks(&mut disks, &machine.disks);
     let mut shares = shares();
-    for slot in &mut shares {
-        if let Some(share) = machine.shares.iter().find(|share| share.tag == slot.tag) {
-            *slot = share.clone();
-        }
-    }
+    fill_shares(&mut shares, &machine.shares);
     Ok(VmConfig {
-        disks: disks.into(),
+        disks,
         shares: shares.into(),
         nics: nics(),
         restore: Some(SnapshotFiles { state: state.into(), memory: memory.into() }),
@@ -150,7 +179,7 @@ pub(crate) fn fits(machine: &VmConfig) -> Result<(), TemplateError> {
     if !machine.cmdline.is_empty() {
         return unfit("a clone has its template's kernel command line".into());
     }
-    let slots = disks();
+    let slots = disks(machine.exchange);
     for (index, disk) in machine.disks.iter().enumerate() {
         let slot = slots.get(index).map(|slot| (&slot.id, slot.read_only));
         if slot != Some((&disk.id, disk.read_only)) {
@@ -216,7 +245,7 @@ mod tests {
             let shares = machine.shares.iter().map(|share| share.tag.clone());
             (disks.collect::<Vec<_>>(), shares.collect::<Vec<_>>())
         };
-        let Slots { disks, shares, nics } = Slots::of_templates();
+        let Slots { disks, shares, nics } = Slots::of_templates(false);
         assert_eq!(slots(&clone), (disks, shares));
         assert_eq!(clone.nics.len(), usize::from(nics));
     }

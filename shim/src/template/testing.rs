@@ -24,6 +24,7 @@ pub(super) fn machine(dir: &Path) -> Machine {
         vcpus: 1,
         memory_mib: 64,
         backend: Backend::Auto,
+        pod: false,
         tenant: Tenant::new(None).unwrap(),
     }
 }

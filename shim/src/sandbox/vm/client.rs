@@ -1,8 +1,7 @@
 //! A monitor's client.
 
 use std::{
-    io::{self, IoSliceMut},
-    mem::MaybeUninit,
+    io,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream,
@@ -12,13 +11,12 @@ use std::{
 };
 
 use bulkhead_protocol::{FrameError, Reader, Reply, write_frame};
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use bulkhead_vmm::api::{receive, send};
 
 use super::{SandboxError, create::refusal};
 use crate::monitor::{
     message::{Answer, Ask, MAX_FRAME, SOCKET},
     sockets,
-    wire::MOST_FDS,
 };
 
 /// A connection to a monitor.
@@ -52,6 +50,17 @@ impl Client {
         write_frame(&mut self.socket, ask)
     }
 
+    /// Sends a request with descriptors.
+    pub(super) fn send_with(
+        &mut self,
+        ask: &Ask,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(), FrameError> {
+        let mut frame = Vec::new();
+        write_frame(&mut frame, ask)?;
+        Ok(send(&self.socket, &frame, fds)?)
+    }
+
     /// Waits for an answer.
     pub(super) fn answer(&mut self) -> Result<Answer, FrameError> {
         loop {
@@ -81,23 +90,15 @@ impl Client {
 
     fn fill(&mut self) -> io::Result<bool> {
         let mut chunk = [0; 4 << 10];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let mut data = [IoSliceMut::new(&mut chunk)];
-        let received = loop {
-            match recvmsg(&self.socket, &mut data, &mut control, RecvFlags::CMSG_CLOEXEC) {
-                Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::AGAIN) => return Err(io::ErrorKind::TimedOut.into()),
-                received => break received?,
-            }
-        };
-        for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(fds) = message {
-                self.fds.extend(fds);
-            }
-        }
-        self.reader.buffer().extend_from_slice(chunk.get(..received.bytes).unwrap_or_default());
-        Ok(received.bytes > 0)
+        let length =
+            receive(&self.socket, &mut chunk, &mut self.fds).map_err(|error| {
+                match error.kind() {
+                    io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
+                    _ => error,
+                }
+            })?;
+        self.reader.buffer().extend_from_slice(chunk.get(..length).unwrap_or_default());
+        Ok(length > 0)
     }
 }
 

@@ -20,7 +20,7 @@ use super::{
     client::{Client, gone},
     create::{failed, no_descriptors, refusal},
     exec,
-    record::{ENDED, Ended, NetworkRecord, lost},
+    record::{ENDED, Ended, NetworkRecord, Pod, lost},
     rewrite::guest_resources,
 };
 use crate::{
@@ -56,6 +56,17 @@ impl<'a> Guest<'a> {
         if !self.record.monitor.is_alive() {
             return Ok(None);
         }
+        if let Some(pod) = &self.record.pod {
+            return match at_member(pod, patience) {
+                Ok(client) => Ok(Some(client)),
+                // What stands for it ends when the pod does.
+                Err(_) if self.has_ended() => Ok(None),
+                Err(error) => Err(SandboxError::Failed(format!(
+                    "the monitor of the container's pod (process {}) cannot be reached: {error}",
+                    pod.monitor.pid
+                ))),
+            };
+        }
         match Client::connect(self.dir, patience) {
             Ok(client) => Ok(Some(client)),
             // It takes its socket away at its end.
@@ -83,7 +94,8 @@ impl<'a> Guest<'a> {
 
     /// The monitor has said its last word, or died before.
     fn is_going(&self) -> bool {
-        !self.record.monitor.is_alive() || !self.dir.join(SOCKET).exists()
+        let monitor = self.record.pod.as_ref().map_or(self.dir, |pod| &pod.directory);
+        !self.record.monitor.is_alive() || !monitor.join(SOCKET).exists()
     }
 
     /// How the program ended, as its monitor has noted it.
@@ -139,6 +151,9 @@ impl Sandbox for Guest<'_> {
             Ok(Answer::Status(State::Created)) => Ok(Status::Created),
             Ok(Answer::Status(State::Running)) => Ok(Status::Running),
             Ok(Answer::Status(State::Paused)) => Ok(Status::Paused),
+            // Nothing of it is left in its pod; what stands for it has the last of its output, or was just made.
+            Ok(Answer::Status(State::Stopped)) if self.has_ended() => Ok(Status::Stopped),
+            Ok(Answer::Status(State::Stopped)) => Ok(Status::Running),
             Ok(other) => Err(strange(&other)),
             Err(error) => match gone(error) {
                 // It ended between the connection and the answer.
@@ -257,6 +272,9 @@ pub(super) fn remove(record: &Record, dir: &Path) -> Result<(), SandboxError> {
             return Err(SandboxError::Failed(format!("process {pid} does not die")));
         }
     }
+    if let Some(pod) = &record.pod {
+        leave(pod)?;
+    }
     if let Some(NetworkRecord { namespace, container }) = &record.network {
         network::remove(namespace, container)
             .map_err(|error| SandboxError::Failed(error.to_string()))?;
@@ -272,4 +290,27 @@ pub(super) fn remove(record: &Record, dir: &Path) -> Result<(), SandboxError> {
     }
     clean(dir);
     Ok(())
+}
+
+/// A connection to a pod's monitor that is about one of its containers.
+fn at_member(pod: &Pod, patience: Duration) -> io::Result<Client> {
+    let mut client = Client::connect(&pod.directory, patience)?;
+    client.send(&Ask::At(pod.container.clone())).map_err(io::Error::other)?;
+    Ok(client)
+}
+
+/// Waits until nothing is left of a container in its pod, which has ended or whose process has.
+fn leave(pod: &Pod) -> Result<(), SandboxError> {
+    if !pod.monitor.is_alive() {
+        return Ok(());
+    }
+    let left = at_member(pod, GUEST)
+        .map_err(failed("reach the monitor of the container's pod"))
+        .and_then(|mut client| client.ask(&Ask::Leave).map(drop));
+    match left {
+        // The pod ended meanwhile, and all of it is gone.
+        Err(_) if !pod.monitor.is_alive() => Ok(()),
+        Err(SandboxError::State(_)) => Ok(()),
+        left => left,
+    }
 }

@@ -13,14 +13,17 @@ use bulkhead_vmm::api::{SerialOutput, VmConfig, Vsock};
 use rustix::{
     pipe::{PipeFlags, pipe_with},
     process::{Pid, WaitOptions, waitpid},
+    rand::{GetRandomFlags, getrandom},
 };
 use serde_json::Value;
 
 use super::{
     Create, Record, SandboxError, Spawned,
     admission::Admission,
+    member,
+    pod::{self, Place},
     remains,
-    rewrite::{self, RewriteError, SNAPSHOT_NAME, ThisHost},
+    rewrite::{self, RewriteError, Role, SNAPSHOT_NAME, ThisHost},
     root::Media,
     shape,
     template::{self, Found},
@@ -28,6 +31,7 @@ use super::{
 use crate::{
     monitor::{self, VSOCK_DIRECTORY, VSOCK_NAME, message::Outcome, plan::Plan, process, terminal},
     settings::Settings,
+    template::slots,
     timeline,
 };
 
@@ -53,8 +57,12 @@ pub(in crate::sandbox) fn create(
     }
     let settings = Settings::load().map_err(|error| SandboxError::Failed(error.to_string()))?;
     let mut plan = plan(create, &settings, requested)?;
-    let Found { source, plan: template, warning } =
-        template::find(&settings, &create.template, &plan.machine, &plan.vmm)?;
+    let pod = plan.pod.clone();
+    let Found { source, plan: template, warning } = match pod {
+        None => template::find(&settings, &create.template, &plan.machine, &plan.vmm)?,
+        // Its machine is there.
+        Some(_) => Found::default(),
+    };
     plan.template = template;
     let process = plan.host.get("process").unwrap_or(&Value::Null);
     let (master, slave) = if plan.terminal {
@@ -71,15 +79,18 @@ pub(in crate::sandbox) fn create(
         .map_err(failed("keep the owner's pipe"))?;
     let owner = plan.owner.as_ref().map(AsFd::as_fd);
     let keep = process::numbers([report.as_fd()].into_iter().chain(owner));
-    let pid = process::fork(slave, &keep, move || monitor::run(&plan, report))
-        .map_err(failed("make the monitor"))?;
+    let pid = process::fork(slave, &keep, move || match pod {
+        None => monitor::run(&plan, report),
+        Some(pod) => member::run(&plan, &pod, report),
+    })
+    .map_err(failed("make the monitor"))?;
     match hear(reports) {
         Some(Outcome::Created { record, warnings, unfit }) => {
             if let Some(source) = source.filter(|_| unfit) {
                 source.discard();
             }
             let warnings = warning.into_iter().chain(warnings).collect();
-            Ok((record, Spawned { pid, master }, warnings))
+            Ok((*record, Spawned { pid, master }, warnings))
         }
         Some(Outcome::Failed(failure)) => {
             reap(pid);
@@ -148,25 +159,43 @@ fn plan(create: &Create<'_>, settings: &Settings, requested: u64) -> Result<Plan
     let spec = create.config.spec();
     check(spec, Target::Guest)?;
     let host = create.config.value()?;
+    let place = pod::place(&spec.annotations)?;
+    let pod = match place {
+        Place::Member(sandbox) => Some(pod::find(sandbox, &directory, create.id)?),
+        Place::None | Place::Sandbox => None,
+    };
+    let mark = mark()?;
+    let role = match place {
+        Place::None => Role::Alone,
+        Place::Sandbox => Role::Sandbox,
+        Place::Member(_) => Role::Member(&mark),
+    };
     let Media { root, disks, directory: shared, snapshot, read_only, upper, machine: options } =
-        Media::find(create, spec, settings)?;
-    let mut guest = rewrite::rewrite(&host, create.bundle, shared.as_deref(), &ThisHost)?;
+        Media::find(create, spec, role, settings)?;
+    let mut guest = rewrite::rewrite(&host, create.bundle, shared.as_deref(), role, &ThisHost)?;
     if read_only {
         guest.keep_root()?;
     }
     if let Some(snapshot) = snapshot {
-        guest.shares.insert(0, rewrite::root_share(SNAPSHOT_NAME, &snapshot, false, &ThisHost)?);
+        guest.shares.insert(
+            0,
+            rewrite::root_share(&role.name(SNAPSHOT_NAME), &snapshot, false, &ThisHost)?,
+        );
     }
     let missing = |error: crate::settings::SettingsError| SandboxError::Failed(error.to_string());
-    let sync = disks.iter().any(|disk| !disk.read_only) || !guest.shares.is_empty();
-    let machine = VmConfig {
+    let writes = disks.iter().any(|disk| !disk.read_only) || !guest.shares.is_empty();
+    // Those that join may write, too.
+    let sync = writes || place == Place::Sandbox;
+    let pods = (place == Place::Sandbox).then(|| pod::limits(&spec.annotations));
+    let sized = pods.as_ref().unwrap_or(&host);
+    let mut machine = VmConfig {
         kernel: options.kernel.map_or_else(|| settings.kernel(), Ok).map_err(missing)?,
         initrd: Some(settings.initrd().map_err(missing)?),
         cmdline: String::new(),
-        vcpus: options.vcpus.unwrap_or_else(|| shape::vcpus(&host)),
+        vcpus: options.vcpus.unwrap_or_else(|| shape::vcpus(sized)),
         memory_mib: options
             .memory_mib
-            .unwrap_or_else(|| shape::memory_mib(&host, settings.memory.mib(), host_memory_mib())),
+            .unwrap_or_else(|| shape::memory_mib(sized, settings.memory.mib(), host_memory_mib())),
         disks,
         vsock: Some(Vsock {
             cid: GUEST_CID,
@@ -181,6 +210,9 @@ fn plan(create: &Create<'_>, settings: &Settings, requested: u64) -> Result<Plan
         snapshot: None,
         restore: None,
     };
+    if place == Place::Sandbox {
+        slots::open_to_members(&mut machine);
+    }
     Ok(Plan {
         id: create.id.to_owned(),
         bundle: create.bundle.to_string_lossy().into_owned(),
@@ -193,6 +225,9 @@ fn plan(create: &Create<'_>, settings: &Settings, requested: u64) -> Result<Plan
         guest: guest.spec,
         root,
         upper,
+        pod,
+        shared: guest.shared,
+        memory: guest.memory,
         vmm: settings.vmm().map_err(missing)?,
         machine,
         template: None,
@@ -204,6 +239,13 @@ fn plan(create: &Create<'_>, settings: &Settings, requested: u64) -> Result<Plan
         notes: guest.notes,
         owner: None,
     })
+}
+
+/// A name that nothing in any machine's shares has had before.
+fn mark() -> Result<String, SandboxError> {
+    let mut bytes = [0; 8];
+    getrandom(&mut bytes, GetRandomFlags::empty()).map_err(failed("get random bytes"))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// As of the process that the host would see without a machine.

@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use bulkhead_protocol::ExitStatus;
 use rustix::{
     event::{PollFd, PollFlags, poll},
     time::Timespec,
@@ -39,10 +38,10 @@ const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
 
 /// Which of the standard streams are joined to the process's.
 #[derive(Debug, Clone, Copy)]
-struct Wanted {
-    stdin: bool,
-    stdout: bool,
-    stderr: bool,
+pub(super) struct Wanted {
+    pub(super) stdin: bool,
+    pub(super) stdout: bool,
+    pub(super) stderr: bool,
 }
 
 /// Starts the process and waits until its program is executed.
@@ -74,7 +73,8 @@ pub(super) fn exec(mut client: Client, process: &Value) -> Result<Spawned, Sandb
     let streams = client.take_fds();
     let keep = process::numbers(streams.iter().map(AsFd::as_fd).chain([client.socket()]));
     let pid = process::fork(slave, &keep, move || {
-        let mut proxy = Proxy { client, wanted, ended: None };
+        let mut proxy =
+            Proxy { client, wanted, ended: None, gone: true, oom_killed: false, at_end: None };
         proxy.run(streams).unwrap_or(LOST)
     })
     .map_err(failed("make the process's proxy"))?;
@@ -82,7 +82,7 @@ pub(super) fn exec(mut client: Client, process: &Value) -> Result<Spawned, Sandb
 }
 
 impl Wanted {
-    fn here(terminal: bool) -> Self {
+    pub(super) fn here(terminal: bool) -> Self {
         use rustix::stdio::{stderr, stdin, stdout};
         if terminal {
             return Self { stdin: true, stdout: true, stderr: false };
@@ -91,15 +91,31 @@ impl Wanted {
     }
 }
 
-struct Proxy {
+/// What stands for a process of a guest, or for a container that has joined a pod.
+pub(super) struct Proxy {
     client: Client,
     wanted: Wanted,
     /// The exit code, and what was written by then.
     ended: Option<(u8, [u64; 2])>,
+    /// Nothing is left of it in the guest, of a process from the beginning.
+    gone: bool,
+    oom_killed: bool,
+    /// Called when it is gone, though its last output may not be taken yet.
+    at_end: Option<AtEnd>,
 }
 
+/// With the exit code, and whether the container's memory limit had killed one of its processes.
+pub(super) type AtEnd = Box<dyn FnOnce(u8, bool)>;
+
 impl Proxy {
-    fn run(&mut self, streams: Vec<OwnedFd>) -> io::Result<u8> {
+    /// For a container.
+    pub(super) fn of_member(client: Client, wanted: Wanted, at_end: AtEnd) -> Self {
+        let at_end = Some(at_end);
+        Self { client, wanted, ended: None, gone: false, oom_killed: false, at_end }
+    }
+
+    /// Copies the streams and forwards signals until it has ended; returns its code.
+    pub(super) fn run(&mut self, streams: Vec<OwnedFd>) -> io::Result<u8> {
         let mut relays = Relays::new()?;
         let mut streams = streams.into_iter().map(UnixStream::from);
         let has_main = self.wanted.stdin || self.wanted.stdout;
@@ -114,8 +130,15 @@ impl Proxy {
         }
         let signals = signals::descriptor()?;
         loop {
+            if let (Some((code, _)), true) = (self.ended, self.gone)
+                && let Some(at_end) = self.at_end.take()
+            {
+                at_end(code, self.oom_killed);
+            }
             match self.ended {
-                Some((code, written)) if relays.drained(written, QUIET) => return Ok(code),
+                Some((code, written)) if self.gone && relays.drained(written, QUIET) => {
+                    return Ok(code);
+                }
                 _ => {}
             }
             let ended = self.ended.is_some();
@@ -124,8 +147,8 @@ impl Proxy {
                 PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
                 PollFd::from_borrowed_fd(self.client.socket(), PollFlags::IN),
             ];
-            // After the process's end the monitor has nothing more to say.
-            let count = if ended { 2 } else { 3 };
+            // After that the monitor has nothing more to say.
+            let count = if ended && self.gone { 2 } else { 3 };
             let sources = sources.get_mut(..count).unwrap_or_default();
             match poll(sources, ended.then_some(&LOOK)) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -159,9 +182,17 @@ impl Proxy {
             Ok(Answer::Exited { status, written }) => {
                 self.ended = Some((status.shell_code(), written));
             }
+            Ok(Answer::Gone { oom_killed }) => {
+                self.gone = true;
+                self.oom_killed = oom_killed;
+                self.ended.get_or_insert((LOST, [u64::MAX; 2]));
+            }
             Ok(_) => {}
-            // The container has ended, and with it this process.
-            Err(_) => self.ended = Some((ExitStatus::Signal(9).shell_code(), [u64::MAX; 2])),
+            // The container has ended, and with it this process; or the pod has, and with it this container.
+            Err(_) => {
+                self.gone = true;
+                self.ended.get_or_insert((LOST, [u64::MAX; 2]));
+            }
         }
     }
 }

@@ -6,7 +6,9 @@ mod client;
 mod container;
 mod create;
 mod exec;
+mod member;
 mod mounts;
+mod pod;
 mod record;
 pub mod rewrite;
 mod root;
@@ -20,7 +22,7 @@ pub(crate) use create::GUEST_CID;
 pub(super) use create::create;
 pub use mounts::takes;
 pub use record::Record;
-pub(crate) use record::{ENDED, Ended, Identity, NetworkRecord, RECORD, lost};
+pub(crate) use record::{ENDED, Ended, Identity, NetworkRecord, Pod, RECORD, lost};
 
 use super::{
     Create, Exec, MachineOptions, Mount, OomEvents, Root, Sandbox, SandboxError, Spawned, Status,

@@ -32,6 +32,9 @@ pub struct Record {
     /// What the monitor's plan says of it; absent: nothing.
     #[serde(default)]
     pub(crate) upper: Option<PathBuf>,
+    /// The pod that it has joined. Its own monitor only stands for it then.
+    #[serde(default)]
+    pub(crate) pod: Option<Pod>,
 }
 
 /// A network namespace in which there are taps of a container.
@@ -40,6 +43,17 @@ pub(crate) struct NetworkRecord {
     /// Its file.
     pub(crate) namespace: PathBuf,
     /// The container's id.
+    pub(crate) container: String,
+}
+
+/// A pod, as a container that has joined it knows it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Pod {
+    /// The state directory of its sandbox.
+    pub(crate) directory: PathBuf,
+    /// Its sandbox's monitor.
+    pub(crate) monitor: Identity,
+    /// What its monitor calls the container.
     pub(crate) container: String,
 }
 

@@ -10,7 +10,7 @@ use bulkhead_vmm::api::Disk;
 use super::{
     Create, MachineOptions, Root, SandboxError,
     mounts::{self, Kind, Taken},
-    rewrite::{ROOT_NAME, ROOT_TAG, SHARES, SNAPSHOT_NAME},
+    rewrite::{ROOT_NAME, ROOT_TAG, Role, SHARES, SNAPSHOT_NAME},
 };
 use crate::{
     monitor::chain,
@@ -55,8 +55,8 @@ impl Media {
         }
     }
 
-    fn directory(path: PathBuf, read_only: bool) -> Self {
-        let root = GuestRoot::Directory { path: shared(ROOT_NAME) };
+    fn directory(path: PathBuf, read_only: bool, role: Role<'_>) -> Self {
+        let root = GuestRoot::Directory { path: shared(role, ROOT_NAME) };
         Self { directory: Some(path), read_only, ..Self::of(root, Vec::new()) }
     }
 
@@ -67,10 +67,11 @@ impl Media {
     pub(super) fn find(
         create: &Create<'_>,
         spec: &Spec,
+        role: Role<'_>,
         settings: &Settings,
     ) -> Result<Self, SandboxError> {
         match &create.root {
-            Root::Bundle => Ok(Self::directory(root_directory(spec, create.bundle)?, false)),
+            Root::Bundle => Ok(Self::directory(root_directory(spec, create.bundle)?, false, role)),
             Root::Layers { image, writable, machine } => {
                 let upper = writable
                     .as_ref()
@@ -84,22 +85,23 @@ impl Media {
                 let store = || {
                     Store::open(&settings.data).map_err(|error| SandboxError::Failed(chain(&error)))
                 };
-                mounts::take(mounts, read_only, store).map(Self::of_mounts)
+                let taken = mounts::take(mounts, read_only, store)?;
+                Ok(Self::of_mounts(taken, role))
             }
         }
     }
 
-    fn of_mounts(taken: Taken) -> Self {
+    fn of_mounts(taken: Taken, role: Role<'_>) -> Self {
         match taken {
-            Taken::Directory { path, read_only } => Self::directory(path, read_only),
+            Taken::Directory { path, read_only } => Self::directory(path, read_only, role),
             Taken::Lower { files, kind } => Self {
                 read_only: true,
                 ..Self::of(layers(kind, Upper::Tmpfs), vec![image_disk(files)])
             },
             Taken::Over { files, snapshot, upper, work, settles } => {
                 let paths = Upper::Directory {
-                    upper: shared(SNAPSHOT_NAME).join(&upper),
-                    work: shared(SNAPSHOT_NAME).join(work),
+                    upper: shared(role, SNAPSHOT_NAME).join(&upper),
+                    work: shared(role, SNAPSHOT_NAME).join(work),
                 };
                 Self {
                     upper: settles.then(|| snapshot.join(upper)),
@@ -117,8 +119,8 @@ impl Media {
 }
 
 /// Where a directory of a root's share is in a guest.
-fn shared(name: &str) -> PathBuf {
-    Path::new(SHARES).join(ROOT_TAG).join(name)
+fn shared(role: Role<'_>, name: &str) -> PathBuf {
+    Path::new(SHARES).join(ROOT_TAG).join(role.name(name))
 }
 
 fn layers(kind: Kind, upper: Upper) -> GuestRoot {

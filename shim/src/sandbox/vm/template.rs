@@ -90,6 +90,7 @@ fn seek(
         vcpus: machine.vcpus,
         memory_mib: machine.memory_mib,
         backend: machine.backend,
+        pod: machine.exchange,
         tenant,
     })?;
     let store = Store::open(&settings.template)?;

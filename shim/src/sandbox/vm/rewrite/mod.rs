@@ -12,11 +12,12 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
+use bulkhead_protocol::Memory;
 use bulkhead_vmm::api::{Cache, Share, ShareEntry};
 use serde_json::{Map, Value};
 
 pub use host::{Found, Host, Kind, ThisHost};
-pub use namespaces::Network;
+pub use namespaces::{Network, Shared};
 pub use resources::guest_resources;
 
 /// Where the agent mounts the shares, each below its tag.
@@ -69,6 +70,28 @@ pub enum RewriteError {
     },
 }
 
+/// What a container is to its machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role<'a> {
+    /// The only one in it.
+    Alone,
+    /// A pod's sandbox, which others join.
+    Sandbox,
+    /// It joins a sandbox's machine. Its names in the shares begin so, since all of them have others.
+    Member(&'a str),
+}
+
+impl Role<'_> {
+    /// What it calls something in a share.
+    #[must_use]
+    pub fn name(self, name: &str) -> String {
+        match self {
+            Role::Alone | Role::Sandbox => name.to_owned(),
+            Role::Member(prefix) => format!("{prefix}.{name}"),
+        }
+    }
+}
+
 /// What the guest is to make and the machine to offer.
 #[derive(Debug)]
 pub struct Guest {
@@ -78,6 +101,10 @@ pub struct Guest {
     pub shares: Vec<Share>,
     /// The host's network namespace that the machine belongs to.
     pub network: Network,
+    /// Namespaces that it shares with others of its pod.
+    pub shared: Shared,
+    /// File systems in the guest's memory that its pod shares.
+    pub memory: Vec<Memory>,
     /// What was left out, one line each.
     pub notes: Vec<String>,
 }
@@ -109,6 +136,7 @@ pub fn rewrite(
     spec: &Value,
     bundle: &Path,
     root: Option<&Path>,
+    role: Role<'_>,
     host: &impl Host,
 ) -> Result<Guest, RewriteError> {
     let Value::Object(spec) = spec else {
@@ -117,10 +145,11 @@ pub fn rewrite(
     let mut spec = spec.clone();
     let mut notes = Vec::new();
     let mut shares = Vec::new();
-    let mounts = mounts::rewrite(take_list(&mut spec, "mounts")?, bundle, host, &mut notes)?;
+    let list = take_list(&mut spec, "mounts")?;
+    let mounts = mounts::rewrite(list, bundle, role, host, &mut notes)?;
     if let Some(root) = root {
         let read_only = read_only_root(&spec) && mounts::fit(&mounts.list, root, host);
-        shares.push(root_share(ROOT_NAME, root, read_only, host)?);
+        shares.push(root_share(&role.name(ROOT_NAME), root, read_only, host)?);
     }
     if !mounts.entries.is_empty() {
         let tag = BINDS_TAG.to_owned();
@@ -134,15 +163,16 @@ pub fn rewrite(
         spec.remove("annotations");
     }
     labels::drop(&mut spec, &mut notes)?;
-    let mut network = Network::Host;
+    let (mut network, mut shared) = (Network::Host, Vec::new());
     if let Some(linux) = object(&mut spec, "linux", "linux")? {
-        network = namespaces::rewrite(linux)?;
+        (network, shared) = namespaces::rewrite(linux, role, &mut notes)?;
         devices::rewrite(linux, &mut notes)?;
         resources::rewrite(linux, &mut notes)?;
         // The guest's own cgroups have nothing but this container.
         linux.remove("cgroupsPath");
     }
-    Ok(Guest { spec: Value::Object(spec), shares, network, notes })
+    let (spec, memory) = (Value::Object(spec), mounts.memory);
+    Ok(Guest { spec, shares, network, shared, memory, notes })
 }
 
 /// A directory of the host by this name in the share [`ROOT_TAG`].

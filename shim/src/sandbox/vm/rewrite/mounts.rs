@@ -2,15 +2,18 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use bulkhead_protocol::{MEMORY, Memory};
 use bulkhead_vmm::api::ShareEntry;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    BINDS_TAG, Host, Kind, RewriteError, SHARES, devices::node_of_guest, malformed, plain,
+    BINDS_TAG, Host, Kind, RewriteError, Role, SHARES, devices::node_of_guest, malformed, plain,
     unsupported,
 };
 
+/// The memory that the containers of a pod share as `/dev/shm`.
+const SHM: &str = "shm";
 /// More bind mounts than this are refused.
 const MAX_BINDS: usize = 1024;
 
@@ -19,6 +22,7 @@ const MAX_BINDS: usize = 1024;
 pub(super) struct Mounts {
     pub(super) list: Vec<Value>,
     pub(super) entries: Vec<ShareEntry>,
+    pub(super) memory: Vec<Memory>,
 }
 
 /// A mount (config.md, "Mounts").
@@ -39,6 +43,7 @@ struct Mount {
 pub(super) fn rewrite(
     mounts: Vec<Value>,
     bundle: &Path,
+    role: Role<'_>,
     host: &impl Host,
     notes: &mut Vec<String>,
 ) -> Result<Mounts, RewriteError> {
@@ -48,7 +53,7 @@ pub(super) fn rewrite(
         let mut mount: Mount =
             serde_json::from_value(mount).map_err(|error| malformed(&field, &error.to_string()))?;
         if mount.is_bind() {
-            mount = bind(mount, &field, bundle, host, &mut done.entries, notes)?;
+            mount = bind(mount, &field, bundle, role, host, &mut done, notes)?;
         } else {
             no_host_disk(&mount, &field)?;
         }
@@ -82,8 +87,9 @@ fn bind(
     mount: Mount,
     field: &str,
     bundle: &Path,
+    role: Role<'_>,
     host: &impl Host,
-    entries: &mut Vec<ShareEntry>,
+    done: &mut Mounts,
     notes: &mut Vec<String>,
 ) -> Result<Mount, RewriteError> {
     let named = mount.source.clone().filter(|source| !source.is_empty());
@@ -107,20 +113,25 @@ fn bind(
     match found.kind {
         Kind::Directory { tmpfs: Some(size) } if is(&mount, "/dev/shm") => {
             notes.push(format!("{field}: /dev/shm is memory of the guest instead of {source}"));
-            Ok(shared_memory(mount, size))
+            if role == Role::Alone {
+                return Ok(shared_memory(mount, size));
+            }
+            done.memory = vec![Memory { name: SHM.into(), size }];
+            let source = format!("{MEMORY}/{SHM}");
+            Ok(Mount { source: Some(source), ..mount })
         }
         Kind::Directory { .. } | Kind::File => {
-            if entries.len() >= MAX_BINDS {
+            if done.entries.len() >= MAX_BINDS {
                 return Err(unsupported(field, format!("more than {MAX_BINDS} bind mounts")));
             }
             let propagates = ["shared", "rshared"].iter().any(|option| mount.has(option));
             if propagates {
                 notes.push(format!("{field}: mounts made in the guest do not appear on the host"));
             }
-            let name = entries.len().to_string();
+            let name = role.name(&done.entries.len().to_string());
             let source = format!("{SHARES}/{BINDS_TAG}/{name}");
             let read_only = mount.read_only();
-            entries.push(ShareEntry { name, path: found.path, read_only });
+            done.entries.push(ShareEntry { name, path: found.path, read_only });
             Ok(Mount { source: Some(source), ..mount })
         }
         Kind::Device { block, major, minor } => match node_of_guest(block, major, minor) {

@@ -46,7 +46,7 @@ fn host() -> Things {
 }
 
 fn run(spec: &Value) -> Result<Guest, RewriteError> {
-    rewrite(spec, Path::new("/b"), Some(Path::new("/b/rootfs")), &host())
+    rewrite(spec, Path::new("/b"), Some(Path::new("/b/rootfs")), Role::Alone, &host())
 }
 
 fn good(spec: &Value) -> Guest {
@@ -67,11 +67,13 @@ fn the_root_is_a_share_of_its_own() {
     assert_eq!(guest.shares[0].cache, Cache::Auto);
     let entry = &guest.shares[0].entries[0];
     assert_eq!((entry.name.as_str(), entry.path.to_str()), ("rootfs", Some("/b/rootfs")));
-    let none = rewrite(&json!({}), Path::new("/b"), None, &host()).unwrap();
+    let none = rewrite(&json!({}), Path::new("/b"), None, Role::Alone, &host()).unwrap();
     assert!(none.shares.is_empty());
-    let missing = rewrite(&json!({}), Path::new("/b"), Some(Path::new("/b/no")), &host());
+    let missing =
+        rewrite(&json!({}), Path::new("/b"), Some(Path::new("/b/no")), Role::Alone, &host());
     assert!(missing.unwrap_err().to_string().contains("no such file or directory"));
-    let file = rewrite(&json!({}), Path::new("/b"), Some(Path::new("/etc/hosts")), &host());
+    let file =
+        rewrite(&json!({}), Path::new("/b"), Some(Path::new("/etc/hosts")), Role::Alone, &host());
     assert!(file.unwrap_err().to_string().contains("no directory"));
 }
 

@@ -1,0 +1,181 @@
+//! A container that joins a pod's microVM: a child of its maker that stands for it, as the monitor does for the sandbox. It opens what the container needs of the host,
+//! has the pod's monitor make it, copies its streams, and ends with its code when nothing of it is left in the machine.
+
+use std::{
+    fs::File,
+    io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::OpenOptionsExt,
+    },
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use bulkhead_protocol::{ExitStatus, Failure, FailureKind};
+use bulkhead_rootfs::snapshot::Upper;
+use bulkhead_vmm::api::mount_of;
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::{
+    ENDED, Ended, Record,
+    client::{Client, gone},
+    exec::{Proxy, Wanted},
+    record::Pod,
+};
+use crate::monitor::{
+    LOST, Place, chain, log,
+    message::{Answer, Ask, Join, JoinDisk, JoinEntry, Outcome},
+    plan::Plan,
+    signals, state_directory, tell, view, write,
+};
+
+/// How long the pod's guest may take to make it.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Makes the container and stands for it; returns its exit code. `caller` is the writing end of a pipe, which carries the [`Outcome`].
+pub(super) fn run(plan: &Plan, pod: &Pod, caller: OwnedFd) -> u8 {
+    let mut place = Place::default();
+    match make(plan, pod, &mut place, &caller) {
+        Ok(Made { mut proxy, streams, record }) => {
+            let record = Box::new(record);
+            tell(caller, &Outcome::Created { record, warnings: Vec::new(), unfit: false });
+            proxy.run(streams).unwrap_or(LOST)
+        }
+        Err(failure) => {
+            place.leave(plan);
+            tell(caller, &Outcome::Failed(failure));
+            LOST
+        }
+    }
+}
+
+/// A container that waits for its start.
+struct Made {
+    proxy: Proxy,
+    streams: Vec<OwnedFd>,
+    record: Record,
+}
+
+fn make(plan: &Plan, pod: &Pod, place: &mut Place, caller: &OwnedFd) -> Result<Made, Failure> {
+    let files = state_directory(plan)?;
+    let (join, fds) = wish(plan)?;
+    let record = place.seat(plan, &files)?;
+    Place::hooks(plan)?;
+    for note in &plan.notes {
+        log(&files, note);
+    }
+    let wanted =
+        Wanted { stdin: join.streams[0], stdout: join.streams[1], stderr: join.streams[2] };
+    let failed = |error: crate::sandbox::SandboxError| system(error.to_string());
+    let mut client = Client::connect(&pod.directory, PATIENCE)
+        .map_err(|error| system(format!("the pod's monitor cannot be reached: {error}")))?;
+    let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+    client.send_with(&Ask::Join(Box::new(join)), &borrowed).map_err(|error| failed(gone(error)))?;
+    drop(fds);
+    wait(&client, caller)?;
+    match client.answer().map_err(|error| failed(gone(error)))? {
+        Answer::Started => {}
+        Answer::Failed(failure) => return Err(failure),
+        other => return Err(system(format!("the pod's monitor answered {other:?}"))),
+    }
+    client.wait_for_ever().map_err(|error| system(format!("cannot wait for the pod: {error}")))?;
+    let streams = client.take_fds();
+    let upper = plan.upper.as_deref().map(Upper::open).transpose();
+    let upper = upper.map_err(|error| system(chain(&error)))?;
+    view::enter(plan).map_err(|fault| fault.failure())?;
+    let at_end = Box::new(move |code, oom_killed| {
+        // Nothing of the guest writes to it any more.
+        if let Some(Err(error)) = upper.map(|upper| upper.settle()) {
+            log(&files, &chain(&error));
+        }
+        write(&files, ENDED, &Ended { status: ExitStatus::Code(code), oom_killed });
+    });
+    Ok(Made { proxy: Proxy::of_member(client, wanted, at_end), streams, record })
+}
+
+/// Waits until the pod's monitor has an answer. Whoever wanted the container may go away meanwhile, or a signal may end this.
+fn wait(client: &Client, caller: &OwnedFd) -> Result<(), Failure> {
+    let signals = signals::descriptor().map_err(|error| system(format!("signals: {error}")))?;
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let mut sources = [
+            PollFd::from_borrowed_fd(client.socket(), PollFlags::IN),
+            PollFd::from_borrowed_fd(caller.as_fd(), PollFlags::empty()),
+            PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
+        ];
+        let left = until.saturating_duration_since(Instant::now());
+        let left = rustix::time::Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(left.subsec_nanos()),
+        };
+        match poll(&mut sources, Some(&left)) {
+            Ok(0) => return Err(system("the pod's guest does not make the container".to_owned())),
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(errno) => return Err(system(format!("cannot wait for the pod: {errno}"))),
+        }
+        let ready = sources.map(|source| !source.revents().is_empty());
+        if ready[0] {
+            return Ok(());
+        }
+        if ready[1] {
+            return Err(system("the process that asked for the container is gone".to_owned()));
+        }
+        while let Some(signal) = signals::next(&signals) {
+            if !matches!(signal, libc::SIGCONT | libc::SIGWINCH) {
+                return Err(system(format!("signal {signal} ended this before the program ended")));
+            }
+        }
+    }
+}
+
+/// What the pod's monitor is asked for, and the descriptors that go along.
+fn wish(plan: &Plan) -> Result<(Join, Vec<OwnedFd>), Failure> {
+    let mut fds: Vec<OwnedFd> = Vec::new();
+    let mut disks = Vec::new();
+    for disk in &plan.machine.disks {
+        for path in &disk.files {
+            let mut options = File::options();
+            // A FIFO must not make this wait.
+            options.read(true).write(!disk.read_only).custom_flags(libc::O_NONBLOCK);
+            fds.push(options.open(path).map_err(cannot("open", path))?.into());
+        }
+        let files = u32::try_from(disk.files.len()).unwrap_or(u32::MAX);
+        disks.push(JoinDisk { read_only: disk.read_only, files });
+    }
+    let mut entries = Vec::new();
+    for share in &plan.machine.shares {
+        for entry in &share.entries {
+            let mount = mount_of(&entry.path, entry.read_only);
+            fds.push(mount.map_err(io::Error::from).map_err(cannot("share", &entry.path))?);
+            entries.push(JoinEntry {
+                share: share.tag.clone(),
+                name: entry.name.clone(),
+                read_only: entry.read_only,
+            });
+        }
+    }
+    let Wanted { stdin, stdout, stderr } = Wanted::here(plan.terminal);
+    let join = Join {
+        container: plan.id.clone(),
+        bundle: plan.bundle.clone(),
+        spec: plan.guest.clone(),
+        root: plan.root.clone(),
+        disks,
+        entries,
+        shared: plan.shared.clone(),
+        memory: plan.memory.clone(),
+        streams: [stdin, stdout, stderr],
+        terminal: plan.terminal,
+    };
+    Ok((join, fds))
+}
+
+fn cannot<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Failure + 'a {
+    move |error| system(format!("cannot {what} {}: {error}", path.display()))
+}
+
+fn system(message: String) -> Failure {
+    Failure { kind: FailureKind::System, message }
+}
