@@ -8,7 +8,7 @@ mod verbs;
 use clap::{Args, Parser, Subcommand};
 
 pub use bench::{
-    BenchCommand, CompareArgs, DensityArgs, IoArgs, IsolationArgs, OutputArgs, ShowArgs,
+    BenchCommand, CompareArgs, DensityArgs, IoArgs, IsolationArgs, NetArgs, OutputArgs, ShowArgs,
     StartupArgs,
 };
 pub use container::{ContainerArgs, CreateArgs, RunArgs};

@@ -9,7 +9,7 @@ use std::{
 
 use bulkhead_scout::{Done, FILE, Order};
 
-use crate::LINE;
+use crate::{LINE, net};
 
 /// Bytes of one read or write of what is large.
 const PIECE: usize = 64 << 10;
@@ -84,6 +84,23 @@ fn follow(
                 output.flush().map(|()| length)
             })
         }
+        Order::Fetch { from, bytes } => {
+            copy(net::fetch(*from, *bytes)?.take(*bytes), &mut io::sink(), done)
+        }
+        Order::Give { to, bytes } => {
+            let mut stream = net::connect(*to)?;
+            copy(io::repeat(7).take(*bytes), &mut stream, done)?;
+            net::arrived(&stream)
+        }
+        Order::Connect { to, count } => each(*count, done, |_| net::connect(*to).map(|_| 0)),
+        Order::Bounce { with, count } => {
+            let mut stream = net::connect(*with)?;
+            each(*count, done, |_| net::bounce(&mut stream))
+        }
+        Order::Datagrams { with, count } => {
+            let socket = net::datagrams(*with)?;
+            each(*count, done, |_| net::datagram(&socket))
+        }
     }
 }
 
@@ -149,6 +166,37 @@ mod tests {
         let (written, _) = order(&Order::Write { directory, bytes }, "");
         assert_eq!((written.operations, written.bytes), (2, bytes));
         assert_eq!(dir.path().read_dir().unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_network_carries_what_was_ordered() {
+        use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let peer = listener.local_addr().unwrap();
+        let datagrams = UdpSocket::bind(peer).unwrap();
+        // They end with the test's process.
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                // What it gets it gives back: a fetch begins with 8 bytes, a give ends with one.
+                let _ = io::copy(&mut &stream, &mut &stream);
+            }
+        });
+        std::thread::spawn(move || {
+            while let Ok((length, from)) = datagrams.recv_from(&mut [0; 8]) {
+                let _ = datagrams.send_to(&[7; 8][..length], from);
+            }
+        });
+        let (given, _) = order(&Order::Give { to: peer, bytes: 100_000 }, "");
+        assert_eq!((given.operations, given.bytes), (2, 100_000));
+        assert_eq!(order(&Order::Fetch { from: peer, bytes: 8 }, "").0.bytes, 8);
+        let count = 3;
+        for what in [
+            Order::Bounce { with: peer, count },
+            Order::Datagrams { with: peer, count },
+            Order::Connect { to: peer, count },
+        ] {
+            assert_eq!(order(&what, "").0.operations, 3, "{what:?}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod files;
 mod io;
 mod kernel;
 mod look;
+mod net;
 mod tries;
 mod work;
 

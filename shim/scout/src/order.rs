@@ -1,4 +1,6 @@
-//! What the bench orders of a scout in `bench io`, and what that tells.
+//! What the bench orders of a scout in `bench io` and `bench net`, and what that tells.
+
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -65,6 +67,41 @@ pub enum Order {
     /// Answer each of the lines that follow with the same line.
     Echo {
         /// How many.
+        count: u64,
+    },
+    /// Receive so many bytes on a connection.
+    Fetch {
+        /// Who sends as many bytes as the number says that it gets first, 8 bytes in little-endian order.
+        from: SocketAddr,
+        /// How many.
+        bytes: u64,
+    },
+    /// Send so many bytes on a connection, and wait until they have arrived.
+    Give {
+        /// Who takes bytes to their end, and then sends one.
+        to: SocketAddr,
+        /// How many.
+        bytes: u64,
+    },
+    /// Connect, and close the connection.
+    Connect {
+        /// To whom.
+        to: SocketAddr,
+        /// How many times.
+        count: u64,
+    },
+    /// Send a byte on a connection and wait for its return.
+    Bounce {
+        /// Who sends back what it gets.
+        with: SocketAddr,
+        /// How many times.
+        count: u64,
+    },
+    /// The same in datagrams, none of which may get lost.
+    Datagrams {
+        /// Who sends back what it gets.
+        with: SocketAddr,
+        /// How many times.
         count: u64,
     },
 }

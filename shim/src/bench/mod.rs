@@ -12,6 +12,8 @@ pub mod isolation;
 pub mod json;
 pub mod life;
 pub mod memory;
+pub mod net;
+mod orders;
 pub mod process;
 pub mod progress;
 pub mod report;

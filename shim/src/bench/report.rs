@@ -20,6 +20,8 @@ pub enum Kind {
     Io,
     /// `bench isolation`
     Isolation,
+    /// `bench net`
+    Net,
 }
 
 /// Everything that one run of a bench has to say.

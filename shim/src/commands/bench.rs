@@ -4,7 +4,7 @@ use std::{io, time::Duration};
 
 use crate::{
     bench::{
-        BenchError, compare, density, html, io as bench_io, isolation, json, report::Report,
+        BenchError, compare, density, html, io as bench_io, isolation, json, net, report::Report,
         startup, text,
     },
     cli::{BenchCommand, CompareArgs, DensityArgs, OutputArgs, StartupArgs},
@@ -34,6 +34,17 @@ pub(super) fn bench(command: &BenchCommand) -> Result<u8, BenchError> {
         }
         BenchCommand::Io(args) => {
             let report = bench_io::run(&bench_io::Options {
+                image: args.image.clone(),
+                isolations: args.isolation.clone(),
+                rounds: args.rounds,
+                bytes: args.size.0,
+                count: args.count,
+                limit: Duration::from_secs(args.timeout),
+            })?;
+            show(&report, &args.output)?;
+        }
+        BenchCommand::Net(args) => {
+            let report = net::run(&net::Options {
                 image: args.image.clone(),
                 isolations: args.isolation.clone(),
                 rounds: args.rounds,

@@ -6,6 +6,7 @@ mod density;
 mod ends;
 mod io;
 mod isolation;
+mod net;
 mod page;
 mod startup;
 

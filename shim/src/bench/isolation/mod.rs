@@ -6,9 +6,9 @@
 
 mod canary;
 mod compare;
-mod profile;
+pub(super) mod profile;
 mod trace;
-mod visit;
+pub(super) mod visit;
 
 use std::{
     fs,
@@ -242,6 +242,7 @@ impl Place<'_> {
         let names = Names {
             work: &self.stage.file(""),
             scout: self.scout,
+            word: "isolation",
             cgroup: &format!("/bulkhead-{id}"),
         };
         let config = profile::config(&self.stage.image, &names, self.isolation, profile)?;

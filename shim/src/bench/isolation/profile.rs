@@ -30,26 +30,28 @@ const SPEC_VERSION: &str = "1.0.2";
 
 /// A container's place and name.
 #[derive(Debug)]
-pub(super) struct Names<'a> {
+pub(in crate::bench) struct Names<'a> {
     /// The directory with the image's root.
-    pub(super) work: &'a Path,
+    pub(in crate::bench) work: &'a Path,
     /// The scout's file on the host.
-    pub(super) scout: &'a Path,
+    pub(in crate::bench) scout: &'a Path,
+    /// What the scout is to do.
+    pub(in crate::bench) word: &'a str,
     /// Its cgroup.
-    pub(super) cgroup: &'a str,
+    pub(in crate::bench) cgroup: &'a str,
 }
 
-/// The configuration of a container in which the scout looks around as root.
+/// The configuration of a container in which the scout does something as root.
 ///
 /// # Errors
 /// An image that cannot be used.
-pub(super) fn config(
+pub(in crate::bench) fn config(
     image: &Image,
     names: &Names<'_>,
     isolation: Isolation,
     profile: Profile,
 ) -> Result<Value, BenchError> {
-    let words = ["isolation".to_owned()];
+    let words = [names.word.to_owned()];
     let rights = match profile {
         Profile::Default => Vec::new(),
         Profile::Privileged if isolation == Isolation::Vm => vec!["ALL".to_owned()],

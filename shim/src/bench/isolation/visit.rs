@@ -27,7 +27,7 @@ pub(super) struct Visit {
 ///
 /// # Errors
 /// The host refuses.
-pub(super) fn bundle(path: &Path, config: &Value) -> Result<(), BenchError> {
+pub(in crate::bench) fn bundle(path: &Path, config: &Value) -> Result<(), BenchError> {
     let what = || format!("make {}", path.display());
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.and_then(|()| fs::write(path.join("config.json"), config.to_string()))
