@@ -184,7 +184,9 @@ fn network_cards_go_to_a_container_with_a_network_of_its_own() {
         let mut ready = [0; 6];
         std::io::Read::read_exact(other.stdout.as_mut().unwrap(), &mut ready).unwrap();
         move_to(&Cards::default(), &network(), Pid::from_child(&other)).unwrap();
-        assert!(open().unwrap().index("eth0").is_err());
+        // The far ends are in it, and it lives as long as its socket.
+        let home = open().unwrap();
+        assert!(home.index("eth0").is_err());
         let theirs = rustix::fs::open(
             format!("/proc/{}/ns/net", other.id()),
             rustix::fs::OFlags::CLOEXEC,
@@ -193,6 +195,7 @@ fn network_cards_go_to_a_container_with_a_network_of_its_own() {
         .unwrap();
         move_into_link_name_space(theirs.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
         assert_configured();
+        drop(home);
         drop(other.stdin.take());
         other.wait().unwrap();
     });
