@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::{Read, Write},
+    iter,
     net::IpAddr,
     os::fd::{AsRawFd, OwnedFd},
     process::{Command, Stdio},
@@ -159,6 +160,16 @@ fn hold(name: &str) -> File {
     tun
 }
 
+/// Tries until it has come about.
+#[track_caller]
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !done() {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
 #[test]
 fn frames_pass_both_ways() {
     in_a_namespace(|| {
@@ -169,24 +180,26 @@ fn frames_pass_both_ways() {
         let tap = network.nics[0].tap.clone().unwrap();
         assert!(run("ip -details link show").contains("bulkhead eth0 a container"));
         let mut tun = hold(&tap);
+        rustix::io::ioctl_fionbio(&tun, true).unwrap();
         let far = frames_of("far0");
-        rustix::net::send(&far, &frame("to the guest"), SendFlags::empty()).unwrap();
-        // Others may be there, of the host's own making.
+        rustix::io::ioctl_fionbio(&far, true).unwrap();
+        // An interface whose link has just come up loses what is sent before the kernel has noticed.
         let mut bytes = [0; 2048];
-        loop {
-            let length = tun.read(&mut bytes).unwrap();
-            if bytes[..length].ends_with(&frame("to the guest")) {
-                break;
-            }
-        }
-        // Behind a header of ten zeros.
-        tun.write_all(&[&[0; 10], &*frame("from the guest")].concat()).unwrap();
-        loop {
-            let (_, length) = rustix::net::recv(&far, &mut bytes, RecvFlags::empty()).unwrap();
-            if bytes[..length] == frame("from the guest") {
-                break;
-            }
-        }
+        until("a frame to the guest", || {
+            rustix::net::send(&far, &frame("to the guest"), SendFlags::empty()).unwrap();
+            // Others may be there, of the host's own making.
+            let mut read = || tun.read(&mut bytes).ok().map(|length| bytes[..length].to_vec());
+            iter::from_fn(&mut read).any(|read| read.ends_with(&frame("to the guest")))
+        });
+        until("a frame from the guest", || {
+            // Behind a header of ten zeros.
+            (&tun).write_all(&[&[0; 10], &*frame("from the guest")].concat()).unwrap();
+            let mut read = || {
+                let (_, length) = rustix::net::recv(&far, &mut bytes, RecvFlags::empty()).ok()?;
+                Some(bytes[..length].to_vec())
+            };
+            iter::from_fn(&mut read).any(|read| read == frame("from the guest"))
+        });
         drop(tun);
         release("another container").unwrap();
         assert!(run("ip link show").contains(&tap));
