@@ -11,6 +11,8 @@ use rustix::{
     io::Errno,
 };
 
+use crate::limits;
+
 /// No symbolic link is followed, no mount is entered, nothing above is reached.
 const INSIDE: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_SYMLINKS)
@@ -42,20 +44,36 @@ pub(super) fn look(directory: impl AsFd, name: &CStr) -> Result<Statx, Errno> {
     rustix::fs::statx(directory, name, flags, StatxFlags::BASIC_STATS | StatxFlags::BTIME)
 }
 
-/// The names in a directory, sorted, so that equal trees make equal layers. Absent: there are more than `most`.
-pub(super) fn names(directory: impl AsFd, most: usize) -> Result<Option<Vec<CString>>, Errno> {
+/// What is in a directory.
+pub(super) enum Listing {
+    /// The names, sorted, so that equal trees make equal layers.
+    Names(Vec<CString>),
+    /// More names than asked for.
+    TooMany,
+    /// More bytes of names than a layer may have.
+    TooLong,
+}
+
+/// Lists a directory of `most` names at most.
+pub(super) fn list(directory: impl AsFd, most: usize) -> Result<Listing, Errno> {
     let mut names = Vec::new();
+    let mut bytes = 0;
     for entry in Dir::read_from(directory)? {
         let entry = entry?;
-        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-            if names.len() >= most {
-                return Ok(None);
-            }
-            names.push(entry.file_name().to_owned());
+        if matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            continue;
         }
+        if names.len() >= most {
+            return Ok(Listing::TooMany);
+        }
+        bytes += entry.file_name().to_bytes().len();
+        if bytes > limits::LAYER_METADATA {
+            return Ok(Listing::TooLong);
+        }
+        names.push(entry.file_name().to_owned());
     }
     names.sort();
-    Ok(Some(names))
+    Ok(Listing::Names(names))
 }
 
 /// Whether two looks at a file, some time apart, saw the same of it.

@@ -17,7 +17,12 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::{Statx, StatxFlags, StatxTimestamp};
 
-use super::{Marks, WalkError, open};
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    Marks, WalkError,
+    open::{self, Listing},
+};
 use crate::{Digest, limits, path::display};
 
 /// Changes whenever blobs are made otherwise.
@@ -31,7 +36,8 @@ pub(super) fn of(root: &OwnedFd, marks: Marks) -> Result<Digest, WalkError> {
         return Err(WalkError::NoBirthTime);
     }
     let file_system = rustix::fs::fstatvfs(root).map_err(failed)?;
-    let mut text = format!(
+    let mut hasher = Sha256::new();
+    hasher.update(format!(
         "{VERSION} {}\n{}:{} {:x} {} {} {}\n",
         marks.name(),
         look.stx_dev_major,
@@ -40,18 +46,18 @@ pub(super) fn of(root: &OwnedFd, marks: Marks) -> Result<Digest, WalkError> {
         time(&look.stx_btime),
         look.stx_uid,
         look.stx_gid,
-    )
-    .into_bytes();
-    push(&look, &mut text);
-    // The directory is listed again when it is read; here its size must be no reason to fail.
-    let names = open::names(root, limits::LAYER_ENTRIES).map_err(failed)?.unwrap_or_default();
-    for name in names {
-        let look =
-            open::look(root, &name).map_err(|_| WalkError::Changed(display(name.to_bytes())))?;
-        text.extend_from_slice(name.as_bytes_with_nul());
-        push(&look, &mut text);
+    ));
+    add(&look, &mut hasher);
+    // Too large a directory is refused when it is read.
+    if let Listing::Names(names) = open::list(root, limits::LAYER_ENTRIES).map_err(failed)? {
+        for name in names {
+            let look = open::look(root, &name)
+                .map_err(|_| WalkError::Changed(display(name.to_bytes())))?;
+            hasher.update(name.as_bytes_with_nul());
+            add(&look, &mut hasher);
+        }
     }
-    Ok(Digest::of(&text))
+    Ok(Digest::finish(hasher))
 }
 
 /// Whether the file system of a directory says when it was made.
@@ -59,16 +65,15 @@ pub(super) fn tells_birth(look: &Statx) -> bool {
     look.stx_mask & StatxFlags::BTIME.bits() != 0
 }
 
-fn push(look: &Statx, text: &mut Vec<u8>) {
-    let line = format!(
+fn add(look: &Statx, hasher: &mut Sha256) {
+    hasher.update(format!(
         "{} {:o} {} {} {}\n",
         look.stx_ino,
         look.stx_mode,
         look.stx_size,
         time(&look.stx_ctime),
         time(&look.stx_mtime),
-    );
-    text.extend_from_slice(line.as_bytes());
+    ));
 }
 
 fn time(time: &StatxTimestamp) -> String {

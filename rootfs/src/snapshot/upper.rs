@@ -15,6 +15,9 @@ use super::{
 };
 use crate::{LayerError, limits, path::display};
 
+/// Bytes of paths that are not looked at yet: a guest decides how many there are.
+const PENDING: usize = 32 << 20;
+
 /// An upper directory, open: whoever loses sight of its path can still settle it.
 #[derive(Debug)]
 pub struct Upper {
@@ -40,7 +43,7 @@ impl Upper {
     ///
     /// # Errors
     /// [`SnapshotError::Directory`]: something that cannot be read, a mark that a guest's overlayfs would not follow, more than 2,000,000
-    /// directories.
+    /// directories, or very many in one.
     pub fn settle(&self) -> Result<(), SnapshotError> {
         settle(&self.directory)
             .map_err(|source| SnapshotError::Directory { path: self.path.clone(), source })
@@ -50,8 +53,9 @@ impl Upper {
 fn settle(root: &OwnedFd) -> Result<(), WalkError> {
     let mut reader = Reader::new(Marks::Trusted);
     let mut todo: Vec<Vec<u8>> = vec![b".".to_vec()];
-    let mut count = 0;
+    let (mut count, mut bytes) = (0, 0);
     while let Some(path) = todo.pop() {
+        bytes -= path.len().min(bytes);
         let entry = || display(&path);
         let failed = |errno| WalkError::read(entry(), errno);
         count += 1;
@@ -74,10 +78,12 @@ fn settle(root: &OwnedFd) -> Result<(), WalkError> {
                 kind => kind == FileType::Directory,
             };
             if is_directory && path.len() + name.to_bytes().len() < limits::PATH {
-                todo.push([&path[..], b"/", name.to_bytes()].concat());
+                let below = [&path[..], b"/", name.to_bytes()].concat();
+                bytes += below.len();
+                todo.push(below);
             }
-            if todo.len() > limits::LAYER_ENTRIES {
-                return Err(LayerError::TooManyEntries(limits::LAYER_ENTRIES).into());
+            if bytes > PENDING {
+                return Err(LayerError::TooMuchMetadata(PENDING).into());
             }
         }
     }

@@ -21,7 +21,7 @@ use rustix::{
 use super::{
     Marks, WalkError,
     marks::{Of, Reader, is_whiteout},
-    open,
+    open::{self, Listing},
 };
 use crate::{
     EntryError, LayerError,
@@ -93,9 +93,15 @@ impl Walk<'_> {
             (node.opaque, node.kind) = (opaque, NodeKind::Directory(attributes));
         }
         let room = limits::LAYER_ENTRIES.saturating_sub(self.nodes.len());
-        let names = open::names(&directory, room)
-            .map_err(failed)?
-            .ok_or(LayerError::TooManyEntries(limits::LAYER_ENTRIES))?;
+        let names = match open::list(&directory, room).map_err(failed)? {
+            Listing::Names(names) => names,
+            Listing::TooMany => {
+                return Err(LayerError::TooManyEntries(limits::LAYER_ENTRIES).into());
+            }
+            Listing::TooLong => {
+                return Err(LayerError::TooMuchMetadata(limits::LAYER_METADATA).into());
+            }
+        };
         let mut below = Vec::new();
         for name in names {
             self.name(node, directory.as_fd(), name, &mut below)?;
