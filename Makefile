@@ -16,7 +16,7 @@ PACKAGES := gcc make libc6-dev cpio e2fsprogs
 TEST_PACKAGES := erofs-utils strace busybox-static
 BROWSER_PACKAGES := chromium-headless-shell fonts-dejavu-core
 ENGINE_PACKAGES := podman buildah docker.io containerd runc conmon
-BENCH_PACKAGES := qemu-system-x86 crun runc
+BENCH_PACKAGES := qemu-system-x86 crun runc containerd
 
 install_packages = missing=$$(for p in $(1); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
 	if [ -n "$$missing" ]; then echo "installing:" $$missing; \

@@ -1,6 +1,7 @@
 //! Runs the `bulkhead` command line as a user would, on a store and state of its own. A harness panics: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
 
+pub mod containerd;
 mod host;
 mod images;
 mod leftovers;

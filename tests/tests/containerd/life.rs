@@ -1,8 +1,6 @@
 //! The verbs of a container's life, their answers, and the events that tell of them.
 
-use bulkhead_tests::harness::oci::Oci;
-
-use super::daemon::Containerd;
+use bulkhead_tests::harness::{containerd::Containerd, oci::Oci};
 
 isolations!(a_long_life, ends_as_its_program_does);
 
@@ -10,11 +8,7 @@ isolations!(a_long_life, ends_as_its_program_does);
 fn a_long_life(oci: &Oci) {
     let containerd = Containerd::new(oci);
     let mut events = oci.start_command(containerd.command(&["events"]));
-    containerd.detached(
-        &["--memory-limit", "67108864"],
-        "life",
-        "trap 'exit 5' TERM; while :; do sleep 0.2; done",
-    );
+    containerd.endless(&["--memory-limit", "67108864"], "life");
     let (pid, state) = containerd.task("life").unwrap();
     assert_eq!(state, "RUNNING");
     assert!(std::path::Path::new(&format!("/proc/{pid}")).exists());

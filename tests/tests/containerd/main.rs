@@ -20,7 +20,6 @@ macro_rules! isolations {
     };
 }
 
-mod daemon;
 mod life;
 mod refused;
 mod row;

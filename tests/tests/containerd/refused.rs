@@ -1,6 +1,9 @@
 //! Requests that containerd would not make: unknown names, wrong states, and what cannot be understood.
 
-use bulkhead_tests::harness::oci::Oci;
+use bulkhead_tests::harness::{
+    containerd::{Containerd, patient},
+    oci::Oci,
+};
 use containerd_shim_protos::{
     api::{
         CheckpointTaskRequest, CloseIORequest, CreateTaskRequest, DeleteRequest,
@@ -10,8 +13,6 @@ use containerd_shim_protos::{
     protobuf::{MessageField, well_known_types::any::Any},
     ttrpc::{self, Code},
 };
-
-use super::daemon::{Containerd, patient};
 
 isolations!(each_request_has_its_answer);
 

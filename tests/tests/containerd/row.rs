@@ -2,9 +2,7 @@
 
 use std::{env, fs, path::PathBuf, thread};
 
-use bulkhead_tests::harness::oci::Oci;
-
-use super::daemon::Containerd;
+use bulkhead_tests::harness::{containerd::Containerd, oci::Oci};
 
 isolations!(nothing_stays);
 

@@ -2,9 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
-use bulkhead_tests::harness::{Terminal, oci::Oci};
-
-use super::daemon::Containerd;
+use bulkhead_tests::harness::{Terminal, containerd::Containerd, oci::Oci};
 
 isolations!(in_the_foreground, go_where_they_are_wanted, wait_for_their_reader);
 

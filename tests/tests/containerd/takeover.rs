@@ -2,14 +2,15 @@
 
 use std::{fs, path::Path};
 
-use bulkhead_tests::harness::{binary, oci::Oci, signal_process};
+use bulkhead_tests::harness::{
+    binary,
+    containerd::{Containerd, PROGRAM},
+    oci::Oci,
+    signal_process,
+};
 use rustix::process::Signal;
 
-use super::daemon::{Containerd, PROGRAM};
-
 isolations!(a_daemon_is_killed, a_shim_is_killed, a_program_is_replaced);
-
-const ENDLESS: &str = "trap 'exit 5' TERM; while :; do sleep 0.2; done";
 
 fn is_alive(pid: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -19,8 +20,8 @@ fn is_alive(pid: u32) -> bool {
 /// What runs goes on, what ends meanwhile is told later, and execs work before and after.
 fn a_daemon_is_killed(oci: &Oci) {
     let mut containerd = Containerd::new(oci);
-    containerd.detached(&[], "stays", ENDLESS);
-    containerd.detached(&[], "ends", ENDLESS);
+    containerd.endless(&[], "stays");
+    containerd.endless(&[], "ends");
     let (stays, ends) = (containerd.task("stays").unwrap().0, containerd.task("ends").unwrap().0);
     containerd.kill();
     signal_process(ends, Signal::TERM);
@@ -42,8 +43,8 @@ fn a_daemon_is_killed(oci: &Oci) {
 /// Its container ends, containerd removes all of it, and another one is untouched.
 fn a_shim_is_killed(oci: &Oci) {
     let containerd = Containerd::new(oci);
-    containerd.detached(&[], "victim", ENDLESS);
-    containerd.detached(&[], "other", ENDLESS);
+    containerd.endless(&[], "victim");
+    containerd.endless(&[], "other");
     let (victim, other) =
         (containerd.task("victim").unwrap().0, containerd.task("other").unwrap().0);
     signal_process(containerd.shim_pid("victim"), Signal::KILL);
@@ -65,11 +66,11 @@ fn a_program_is_replaced(oci: &Oci) {
         return;
     }
     let containerd = Containerd::new(oci);
-    containerd.detached(&[], "old", ENDLESS);
+    containerd.endless(&[], "old");
     let bin = oci.path("bin");
     fs::copy(binary(PROGRAM), bin.join("new")).unwrap();
     fs::rename(bin.join("new"), bin.join(PROGRAM)).unwrap();
-    containerd.detached(&[], "new", ENDLESS);
+    containerd.endless(&[], "new");
     let program = |id: &str| {
         let link = format!("/proc/{}/exe", containerd.shim_pid(id));
         fs::read_link(Path::new(&link)).unwrap().display().to_string()

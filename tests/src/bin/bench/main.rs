@@ -1,10 +1,12 @@
 //! `make bench`: prints the project's figures, each with how it was got. What is compared was measured in the same run.
 
+mod containerd;
 mod facts;
 mod guest;
 mod import;
 mod lifecycle;
 mod peers;
+mod proc;
 mod report;
 mod start;
 
@@ -40,6 +42,8 @@ enum Part {
     Import,
     /// Plain containers beside runc and crun, system calls, memory, shared files
     Lifecycle,
+    /// Containers of containerd, beside its own shim
+    Containerd,
 }
 
 /// Why a figure could not be got, in one line.
@@ -58,6 +62,9 @@ fn main() -> ExitCode {
     }
     if wanted(Part::Lifecycle) {
         lifecycle::measure(&mut report, arguments.runs, arguments.rounds, arguments.trace);
+    }
+    if wanted(Part::Containerd) {
+        containerd::measure(&mut report, arguments.rounds);
     }
     print!("{report}");
     if let Some(path) = arguments.json

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     Reason,
     facts::software_kvm,
+    proc::{rollup, vmm_of},
     report::{Report, Unit},
     start::resident_beyond_guest,
 };
@@ -102,19 +103,8 @@ fn pid_of(file: &Path) -> Result<Pid, Reason> {
 }
 
 fn look(state: &Path, pid_file: &Path) -> Result<Running, Reason> {
-    let monitor = pid_of(pid_file)?.as_raw_pid();
-    let children = format!("/proc/{monitor}/task/{monitor}/children");
-    let text = fs::read_to_string(&children).map_err(|error| format!("{children}: {error}"))?;
-    let vmm = text.split_whitespace().find_map(|word| word.parse::<u32>().ok());
-    let vmm = vmm.ok_or("the monitor has no VMM")?;
-    let rollup = |pid: u32, field: &str| -> Result<f64, Reason> {
-        let path = format!("/proc/{pid}/smaps_rollup");
-        let text = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
-        let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-        let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-        number.ok_or_else(|| format!("{path} has no {field}"))
-    };
-    let monitor = monitor.unsigned_abs();
+    let monitor = pid_of(pid_file)?.as_raw_pid().unsigned_abs();
+    let vmm = vmm_of(monitor)?;
     let path = state.join("timeline.json");
     let text = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     let timeline: Value =

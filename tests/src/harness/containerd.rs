@@ -1,4 +1,4 @@
-//! A containerd of the test's own, and what is asked of it.
+//! A containerd of the test's own, with the shim under test, and what is asked of it.
 
 use std::{
     fs::{self, File},
@@ -8,28 +8,33 @@ use std::{
     time::Duration,
 };
 
-use bulkhead_tests::harness::{
+use containerd_shim_protos::{Client, TaskClient, api::ConnectRequest, ttrpc::context::Context};
+use rustix::process::Signal;
+
+use super::{
     Outcome, binary,
     oci::{Isolation, Oci, Peer},
     signal_process, write_archive,
 };
-use containerd_shim_protos::{Client, TaskClient, api::ConnectRequest, ttrpc::context::Context};
-use rustix::process::Signal;
 
 /// The image's name.
-pub(crate) const IMAGE: &str = "localhost/busybox:test";
+pub const IMAGE: &str = "localhost/busybox:test";
 /// The shim's program, and the name of it that means the host's kernel.
-pub(crate) const PROGRAM: &str = "containerd-shim-bulkhead-v2";
+pub const PROGRAM: &str = "containerd-shim-bulkhead-v2";
 const HOST_PROGRAM: &str = "containerd-shim-bulkhead-host-v2";
 
 /// A containerd with the image.
-pub(crate) struct Containerd<'a> {
-    pub(crate) oci: &'a Oci,
+#[derive(Debug)]
+pub struct Containerd<'a> {
+    /// Where it is.
+    pub oci: &'a Oci,
     daemon: Option<Child>,
 }
 
 impl<'a> Containerd<'a> {
-    pub(crate) fn new(oci: &'a Oci) -> Self {
+    /// Starts one whose runtime is that of `oci`.
+    #[must_use]
+    pub fn new(oci: &'a Oci) -> Self {
         let bin = oci.path("bin");
         fs::create_dir(&bin).unwrap();
         if oci.is_bulkhead() {
@@ -52,7 +57,7 @@ impl<'a> Containerd<'a> {
     }
 
     /// Starts the daemon, and waits until it answers.
-    pub(crate) fn start(&mut self) {
+    pub fn start(&mut self) {
         let oci = self.oci;
         let log = File::options().create(true).append(true).open(self.log()).unwrap();
         let path = std::env::var("PATH").unwrap_or_default();
@@ -77,7 +82,7 @@ impl<'a> Containerd<'a> {
     }
 
     /// Ends the daemon as the kernel does when there is no memory left.
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         if let Some(mut daemon) = self.daemon.take() {
             daemon.kill().unwrap();
             daemon.wait().unwrap();
@@ -89,12 +94,14 @@ impl<'a> Containerd<'a> {
     }
 
     /// What it has logged so far.
-    pub(crate) fn logged(&self) -> String {
+    #[must_use]
+    pub fn logged(&self) -> String {
         fs::read_to_string(self.log()).unwrap_or_default()
     }
 
     /// A command of `ctr`, in the test's own namespace.
-    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+    #[must_use]
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("ctr");
         command.arg("--address").arg(self.oci.path("c.sock"));
         command.args(["--namespace", self.oci.mark()]).args(arguments);
@@ -102,25 +109,33 @@ impl<'a> Containerd<'a> {
         command
     }
 
+    /// Runs a command of `ctr` to its end.
     #[track_caller]
-    pub(crate) fn run(&self, arguments: &[&str]) -> Outcome {
+    pub fn run(&self, arguments: &[&str]) -> Outcome {
         self.oci.run_command(self.command(arguments))
     }
 
     /// What a command that must succeed says.
     #[track_caller]
-    pub(crate) fn text(&self, arguments: &[&str]) -> String {
+    pub fn text(&self, arguments: &[&str]) -> String {
         let outcome = self.run(arguments);
         assert!(outcome.status.success(), "{outcome}\n{}", self.logged());
         outcome.text().trim().to_owned()
     }
 
     /// `ctr run` with the runtime under test, more options, and a command.
-    pub(crate) fn run_command(&self, options: &[&str], id: &str, words: &[&str]) -> Command {
+    #[must_use]
+    pub fn run_command(&self, options: &[&str], id: &str, words: &[&str]) -> Command {
+        self.run_with(self.oci.peer(), options, id, words)
+    }
+
+    /// The same with another runtime.
+    #[must_use]
+    pub fn run_with(&self, peer: Peer, options: &[&str], id: &str, words: &[&str]) -> Command {
         let cgroup = format!("/{}-{id}", self.oci.mark());
         let (file, root) = (self.oci.path("options.toml"), self.oci.root());
         let (file, root) = (file.display().to_string(), root.display().to_string());
-        let runtime: [&str; 4] = match self.oci.peer() {
+        let runtime: [&str; 4] = match peer {
             Peer::Bulkhead(Isolation::Vm) => {
                 ["--runtime", "io.containerd.bulkhead.v2", "--runtime-config-path", &file]
             }
@@ -135,22 +150,30 @@ impl<'a> Containerd<'a> {
 
     /// A container that runs in the background, without anybody at its streams.
     #[track_caller]
-    pub(crate) fn detached(&self, options: &[&str], id: &str, script: &str) {
+    pub fn detached(&self, options: &[&str], id: &str, script: &str) {
         let options = [&["--detach"], options].concat();
         let words = ["sh", "-c", script];
         let outcome = self.oci.run_command(self.run_command(&options, id, &words));
         assert!(outcome.status.success(), "{outcome}\n{}", self.logged());
     }
 
+    /// A container that runs until it is told to end, by SIGTERM with code 5; it would hear that now.
+    #[track_caller]
+    pub fn endless(&self, options: &[&str], id: &str) {
+        let script = "trap 'exit 5' TERM; touch /ready; while :; do sleep 0.2; done";
+        self.detached(options, id, script);
+        self.exec("ready", id, "until [ -e /ready ]; do sleep 0.1; done").assert_code(0);
+    }
+
     /// Runs a command in a container; what it says.
     #[track_caller]
-    pub(crate) fn exec(&self, name: &str, id: &str, script: &str) -> Outcome {
+    pub fn exec(&self, name: &str, id: &str, script: &str) -> Outcome {
         self.run(&["task", "exec", "--exec-id", name, id, "sh", "-c", script])
     }
 
     /// Process and state of a container's task, as `ctr task ls` has it.
     #[track_caller]
-    pub(crate) fn task(&self, id: &str) -> Option<(u32, String)> {
+    pub fn task(&self, id: &str) -> Option<(u32, String)> {
         let text = self.text(&["task", "ls"]);
         let words = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
         let mut found = words.filter(|words| words.first() == Some(&id));
@@ -158,8 +181,9 @@ impl<'a> Containerd<'a> {
         Some((words[1].parse().unwrap(), words[2].to_owned()))
     }
 
+    /// Waits until its task does that.
     #[track_caller]
-    pub(crate) fn wait_for_state(&self, id: &str, state: &str) {
+    pub fn wait_for_state(&self, id: &str, state: &str) {
         self.oci.wait(&format!("{id} to be {state}"), || {
             self.task(id).is_some_and(|(_, found)| found == state)
         });
@@ -167,7 +191,7 @@ impl<'a> Containerd<'a> {
 
     /// Kills a container and removes it.
     #[track_caller]
-    pub(crate) fn remove(&self, id: &str) {
+    pub fn remove(&self, id: &str) {
         self.run(&["task", "kill", "--signal", "SIGKILL", id]);
         self.wait_for_state(id, "STOPPED");
         // Its exit code is `ctr`'s, or a line of its log.
@@ -176,7 +200,8 @@ impl<'a> Containerd<'a> {
     }
 
     /// A container's bundle.
-    pub(crate) fn bundle(&self, id: &str) -> PathBuf {
+    #[must_use]
+    pub fn bundle(&self, id: &str) -> PathBuf {
         let tasks = self.oci.path("run").join("io.containerd.runtime.v2.task");
         tasks.join(self.oci.mark()).join(id)
     }
@@ -186,24 +211,28 @@ impl<'a> Containerd<'a> {
     }
 
     /// Where the shim listens.
-    pub(crate) fn socket(&self, id: &str) -> PathBuf {
+    #[must_use]
+    pub fn socket(&self, id: &str) -> PathBuf {
         self.address(id).trim_start_matches("unix://").into()
     }
 
     /// The shim's own service.
-    pub(crate) fn shim(&self, id: &str) -> TaskClient {
+    #[must_use]
+    pub fn shim(&self, id: &str) -> TaskClient {
         TaskClient::new(Client::connect(&self.address(id)).unwrap())
     }
 
     /// The shim's process.
-    pub(crate) fn shim_pid(&self, id: &str) -> u32 {
+    #[must_use]
+    pub fn shim_pid(&self, id: &str) -> u32 {
         let asked = ConnectRequest { id: id.into(), ..ConnectRequest::default() };
         self.shim(id).connect(patient(), &asked).unwrap().shim_pid
     }
 }
 
 /// For requests that a guest has a part in.
-pub(crate) fn patient() -> Context {
+#[must_use]
+pub fn patient() -> Context {
     containerd_shim_protos::ttrpc::context::with_timeout(300_000_000_000)
 }
 

@@ -1,0 +1,135 @@
+//! containerd's shim: `ctr run --rm … true` beside containerd's own, what stays in memory, and how long a killed containerd takes to know
+//! its tasks again.
+
+use std::time::{Duration, Instant};
+
+use bulkhead_tests::harness::{
+    containerd::Containerd,
+    kvm_missing,
+    oci::{Isolation, Oci, Peer},
+};
+
+use super::{
+    Reason,
+    proc::{rollup, vmm_of},
+    report::{Report, Unit},
+};
+
+/// What is compared, in turns.
+const RUNTIMES: [(Peer, &str); 3] = [
+    (Peer::Bulkhead(Isolation::Vm), "microVM, a clone"),
+    (Peer::Bulkhead(Isolation::Host), "plain, the shim's"),
+    (Peer::Runc, "plain, io.containerd.runc.v2"),
+];
+/// Containers that a killed containerd has to find again.
+const TASKS: usize = 50;
+
+pub(crate) fn measure(report: &mut Report, runs: u16) {
+    if kvm_missing() {
+        return report.note("containers of containerd", "there is no /dev/kvm");
+    }
+    let oci = Oci::with(Peer::Bulkhead(Isolation::Vm));
+    let mut containerd = Containerd::new(&oci);
+    if let Err(reason) = starts(report, &containerd, runs) {
+        return report.fail("ctr run --rm", &reason);
+    }
+    for (peer, name) in RUNTIMES {
+        if let Err(reason) = memory(report, &containerd, peer, name) {
+            report.fail(name, &reason);
+        }
+    }
+    if let Err(reason) = restart(report, &mut containerd) {
+        report.fail("a killed containerd", &reason);
+    }
+}
+
+fn starts(report: &mut Report, containerd: &Containerd<'_>, runs: u16) -> Result<(), Reason> {
+    let mut samples = RUNTIMES.map(|_| Vec::new());
+    // The first of each is not counted: it finds nothing in memory.
+    for run in 0..=runs {
+        for (number, (peer, name)) in RUNTIMES.iter().enumerate() {
+            let id = format!("start-{number}-{run}");
+            let command = containerd.run_with(*peer, &["--rm"], &id, &["true"]);
+            let begin = Instant::now();
+            let outcome = containerd.oci.run_command(command);
+            let took = begin.elapsed().as_secs_f64() * 1e3;
+            if !outcome.status.success() {
+                return Err(format!("{name}: {outcome}"));
+            }
+            if run > 0 {
+                samples[number].push(took);
+            }
+        }
+    }
+    for ((_, name), samples) in RUNTIMES.iter().zip(samples) {
+        let how = "`ctr run --rm busybox true` from its start to its end, the runtimes in turns";
+        report.add(&format!("ctr run --rm: {name}, p50"), Unit::Milliseconds, &samples, how);
+        let worst = percentile(samples, 99);
+        let figure = format!("ctr run --rm: {name}, p99");
+        report.add(&figure, Unit::Milliseconds, &[worst], "the same samples");
+    }
+    Ok(())
+}
+
+/// The sample that so many in a hundred do not exceed.
+fn percentile(mut samples: Vec<f64>, percent: usize) -> f64 {
+    samples.sort_by(f64::total_cmp);
+    let at = (samples.len() * percent).div_ceil(100).saturating_sub(1);
+    samples.get(at).copied().unwrap_or(f64::NAN)
+}
+
+fn memory(
+    report: &mut Report,
+    containerd: &Containerd<'_>,
+    peer: Peer,
+    name: &str,
+) -> Result<(), Reason> {
+    let id = "memory";
+    detached(containerd, peer, id)?;
+    let (pid, _) = containerd.task(id).ok_or("its task is not there")?;
+    let shim = containerd.shim_pid(id);
+    let how = "its program sleeps; /proc/PID/smaps_rollup";
+    let figure = |what: &str| format!("{what}: {name}");
+    report.add(&figure("shim's resident memory"), Unit::Kib, &[rollup(shim, "Rss")?], how);
+    report.add(&figure("shim's proportional memory"), Unit::Kib, &[rollup(shim, "Pss")?], how);
+    if peer == Peer::Bulkhead(Isolation::Vm) {
+        let (monitor, vmm) = (rollup(pid, "Pss")?, rollup(vmm_of(pid)?, "Pss")?);
+        report.add("monitor's proportional memory", Unit::Kib, &[monitor], how);
+        let how = "the guest's memory included";
+        report.add("VMM's and guest's proportional memory", Unit::Kib, &[vmm], how);
+    }
+    containerd.remove(id);
+    Ok(())
+}
+
+fn detached(containerd: &Containerd<'_>, peer: Peer, id: &str) -> Result<(), Reason> {
+    let options = ["--detach", "--null-io"];
+    let command = containerd.run_with(peer, &options, id, &["sleep", "1000000"]);
+    let outcome = containerd.oci.run_command(command);
+    if outcome.status.success() { Ok(()) } else { Err(outcome.to_string()) }
+}
+
+fn restart(report: &mut Report, containerd: &mut Containerd<'_>) -> Result<(), Reason> {
+    let ids: Vec<_> = (0..TASKS).map(|number| format!("task-{number}")).collect();
+    for id in &ids {
+        detached(containerd, Peer::Bulkhead(Isolation::Host), id)?;
+    }
+    containerd.kill();
+    let begin = Instant::now();
+    containerd.start();
+    let running = || {
+        containerd.text(&["task", "ls"]).lines().filter(|line| line.ends_with("RUNNING")).count()
+    };
+    while running() < TASKS {
+        if begin.elapsed() > Duration::from_secs(120) {
+            return Err(format!("{} of {TASKS} tasks were found", running()));
+        }
+    }
+    let took = begin.elapsed().as_secs_f64() * 1e3;
+    let how = format!(
+        "containerd killed and started with {TASKS} plain containers of the shim, until `ctr task ls` has all"
+    );
+    report.add("containerd's restart", Unit::Milliseconds, &[took], &how);
+    ids.iter().for_each(|id| containerd.remove(id));
+    Ok(())
+}
