@@ -2,7 +2,7 @@
 
 use bulkhead_tests::harness::{containerd::Containerd, oci::Oci};
 
-isolations!(a_long_life, ends_as_its_program_does);
+isolations!(a_long_life, ends_as_its_program_does, is_killed_for_want_of_memory);
 
 /// run -d, exec, ps, metrics, pause, resume, kill, rm, and the order of all events.
 fn a_long_life(oci: &Oci) {
@@ -62,4 +62,16 @@ fn ends_as_its_program_does(oci: &Oci) {
     let missing = run("missing", &["no-such-program"]);
     assert!(missing.error_text().contains("executable file not found in $PATH"), "{missing}");
     assert!(containerd.task("missing").is_none());
+}
+
+/// Its limit is told before its end.
+fn is_killed_for_want_of_memory(oci: &Oci) {
+    let containerd = Containerd::new(oci);
+    let mut events = oci.start_command(containerd.command(&["events"]));
+    containerd.detached(&["--memory-limit", "16777216", "--null-io"], "greedy", "tail /dev/zero");
+    for topic in ["/tasks/start", "/tasks/oom", "/tasks/exit"] {
+        events.wait_for(topic);
+    }
+    containerd.wait_for_state("greedy", "STOPPED");
+    containerd.remove("greedy");
 }

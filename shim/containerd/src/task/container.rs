@@ -24,6 +24,8 @@ pub(crate) struct Container {
     /// Its first process.
     pub(crate) init: Arc<Process>,
     execs: Mutex<BTreeMap<String, Joined>>,
+    /// Held by who removes something of it.
+    pub(crate) removal: tokio::sync::Mutex<()>,
     /// It is frozen.
     pub(crate) paused: AtomicBool,
     /// It was told that its memory limit killed something.
@@ -46,6 +48,7 @@ impl Container {
             root,
             init,
             execs: Mutex::default(),
+            removal: tokio::sync::Mutex::default(),
             paused: AtomicBool::new(false),
             oom_told: AtomicBool::new(false),
         }

@@ -22,7 +22,9 @@ impl Shim {
         exec: &str,
     ) -> Result<DeleteResponse, Refusal> {
         let container = self.container(id)?;
-        let process = container.process(exec)?;
+        let _removal = container.removal.lock().await;
+        // Somebody may have removed it meanwhile.
+        let process = self.process(id, exec)?;
         if process.phase() == Phase::Running {
             return Err(Refusal::state("cannot delete a running process"));
         }
