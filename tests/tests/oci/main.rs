@@ -26,6 +26,7 @@ mod hooks;
 mod killed;
 mod mounts;
 mod namespaces;
+mod network;
 mod process;
 mod refused;
 mod resources;
