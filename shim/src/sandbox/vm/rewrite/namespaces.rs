@@ -48,6 +48,9 @@ pub(super) fn rewrite(
                 if joins {
                     // Whatever its path: a pod has one network.
                     shared.push((kind.to_owned(), None));
+                } else if matches!(role, Role::Member(_)) {
+                    // The guest's own is the pod's.
+                    kept.push(json!({ "type": kind }));
                 }
                 network = Some(path.map_or(Network::New, Network::Path));
             }
@@ -74,7 +77,10 @@ pub(super) fn rewrite(
             }
         }
     }
-    if kept.iter().any(|namespace| namespace.get("type").is_some_and(|kind| kind == "user")) {
+    let has = |wanted: &str| {
+        kept.iter().any(|namespace| namespace.get("type").is_some_and(|kind| kind == wanted))
+    };
+    if has("user") && !has("network") {
         // The kernel lets its root mount sysfs only where the network is its own (sysfs_init_fs_context in fs/sysfs/mount.c).
         kept.push(json!({ "type": "network" }));
     }
@@ -119,6 +125,12 @@ mod tests {
         let expected = [("network", None), ("ipc", Some(7)), ("uts", None)];
         assert_eq!(shared, expected.map(|(kind, pid)| (kind.to_owned(), pid)));
         assert_eq!(linux["namespaces"], json!([{ "type": "mount" }, { "type": "pid" }]));
+        let Value::Object(mut linux) = json!({ "namespaces": [{ "type": "network" }] }) else {
+            panic!()
+        };
+        let (network, shared) = rewrite(&mut linux, Role::Member("x"), &mut Vec::new()).unwrap();
+        assert_eq!((network, shared), (Network::New, Vec::new()));
+        assert_eq!(linux["namespaces"], json!([{ "type": "network" }]));
         let mount = json!({ "namespaces": [{ "type": "mount", "path": "/proc/7/ns/mnt" }] });
         let Value::Object(mut linux) = mount else { panic!() };
         assert!(rewrite(&mut linux, Role::Member("x"), &mut Vec::new()).is_err());
