@@ -23,5 +23,6 @@ macro_rules! isolations {
 mod life;
 mod refused;
 mod row;
+mod snapshots;
 mod streams;
 mod takeover;

@@ -197,6 +197,7 @@ impl Oci {
         command.env("BULKHEAD_TEST", self.directory.path());
         if self.is_vm() {
             command
+                .env("BULKHEAD_DATA", self.path("data"))
                 .env("BULKHEAD_TEMPLATES", templates())
                 .env("BULKHEAD_KERNEL", guest_kernel())
                 .env("BULKHEAD_BOOT_TIMEOUT", "500");
