@@ -29,12 +29,22 @@ pub struct Containerd<'a> {
     /// Where it is.
     pub oci: &'a Oci,
     daemon: Option<Child>,
+    namespace: String,
 }
 
 impl<'a> Containerd<'a> {
-    /// Starts one whose runtime is that of `oci`.
+    /// Starts one whose runtime is that of `oci`, without its CRI plugin and with the image in a namespace of the test's own.
     #[must_use]
     pub fn new(oci: &'a Oci) -> Self {
+        let without = "disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n";
+        let containerd = Self::configured(oci, oci.mark(), without);
+        containerd.import(IMAGE);
+        containerd
+    }
+
+    /// Starts one with more in its configuration; `ctr` works in this namespace.
+    #[must_use]
+    pub fn configured(oci: &'a Oci, namespace: &str, configuration: &str) -> Self {
         let bin = oci.path("bin");
         fs::create_dir(&bin).unwrap();
         if oci.is_bulkhead() {
@@ -44,16 +54,21 @@ impl<'a> Containerd<'a> {
         let options = format!("root = \"{}\"\n", oci.root().display());
         fs::write(oci.path("options.toml"), options).unwrap();
         let toml = format!(
-            "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[ttrpc]\naddress = \"{}\"\n",
+            "version = 2\n{configuration}[ttrpc]\naddress = \"{}\"\n",
             oci.path("c.sock.ttrpc").display()
         );
         fs::write(oci.path("containerd.toml"), toml).unwrap();
-        let mut containerd = Self { oci, daemon: None };
+        let mut containerd = Self { oci, daemon: None, namespace: namespace.into() };
         containerd.start();
-        let archive = oci.path("busybox.tar");
-        write_archive(IMAGE, &archive);
-        containerd.text(&["image", "import", archive.to_str().unwrap()]);
         containerd
+    }
+
+    /// Imports busybox by this name.
+    #[track_caller]
+    pub fn import(&self, name: &str) {
+        let archive = self.oci.path("busybox.tar");
+        write_archive(name, &archive);
+        self.text(&["image", "import", archive.to_str().unwrap()]);
     }
 
     /// Starts the daemon, and waits until it answers.
@@ -99,12 +114,12 @@ impl<'a> Containerd<'a> {
         fs::read_to_string(self.log()).unwrap_or_default()
     }
 
-    /// A command of `ctr`, in the test's own namespace.
+    /// A command of `ctr`, in the test's namespace.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("ctr");
         command.arg("--address").arg(self.oci.path("c.sock"));
-        command.args(["--namespace", self.oci.mark()]).args(arguments);
+        command.args(["--namespace", &self.namespace]).args(arguments);
         self.oci.settings(&mut command);
         command
     }
@@ -203,7 +218,7 @@ impl<'a> Containerd<'a> {
     #[must_use]
     pub fn bundle(&self, id: &str) -> PathBuf {
         let tasks = self.oci.path("run").join("io.containerd.runtime.v2.task");
-        tasks.join(self.oci.mark()).join(id)
+        tasks.join(&self.namespace).join(id)
     }
 
     fn address(&self, id: &str) -> String {

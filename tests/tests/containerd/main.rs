@@ -20,6 +20,7 @@ macro_rules! isolations {
     };
 }
 
+mod cri;
 mod life;
 mod refused;
 mod row;

@@ -1,0 +1,242 @@
+//! The part of the CRI's messages (`runtime.v1`, the protocol between the kubelet and containerd) that the tests use, with its numbers.
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Metadata {
+    #[prost(string, tag = "1")]
+    pub(super) name: String,
+    #[prost(string, tag = "2")]
+    pub(super) uid: String,
+    #[prost(string, tag = "3")]
+    pub(super) namespace: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Resources {
+    #[prost(int64, tag = "4")]
+    pub(super) memory_limit_in_bytes: i64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct LinuxPod {
+    #[prost(string, tag = "1")]
+    pub(super) cgroup_parent: String,
+    #[prost(message, optional, tag = "5")]
+    pub(super) resources: Option<Resources>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct PodConfig {
+    #[prost(message, optional, tag = "1")]
+    pub(super) metadata: Option<Metadata>,
+    #[prost(string, tag = "2")]
+    pub(super) hostname: String,
+    #[prost(string, tag = "3")]
+    pub(super) log_directory: String,
+    #[prost(message, optional, tag = "8")]
+    pub(super) linux: Option<LinuxPod>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct RunPod {
+    #[prost(message, optional, tag = "1")]
+    pub(super) config: Option<PodConfig>,
+    #[prost(string, tag = "2")]
+    pub(super) runtime_handler: String,
+}
+
+/// A request or an answer that is an id: that of a pod's sandbox or of a container.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Id {
+    #[prost(string, tag = "1")]
+    pub(super) id: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct ContainerMetadata {
+    #[prost(string, tag = "1")]
+    pub(super) name: String,
+    #[prost(uint32, tag = "2")]
+    pub(super) attempt: u32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct ImageSpec {
+    #[prost(string, tag = "1")]
+    pub(super) image: String,
+}
+
+/// The modes of namespaces: 0 the pod's, 1 the container's.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Namespaces {
+    #[prost(int32, tag = "2")]
+    pub(super) pid: i32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Security {
+    #[prost(message, optional, tag = "3")]
+    pub(super) namespaces: Option<Namespaces>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct LinuxContainer {
+    #[prost(message, optional, tag = "1")]
+    pub(super) resources: Option<Resources>,
+    #[prost(message, optional, tag = "2")]
+    pub(super) security: Option<Security>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct ContainerConfig {
+    #[prost(message, optional, tag = "1")]
+    pub(super) metadata: Option<ContainerMetadata>,
+    #[prost(message, optional, tag = "2")]
+    pub(super) image: Option<ImageSpec>,
+    #[prost(string, repeated, tag = "3")]
+    pub(super) command: Vec<String>,
+    #[prost(string, tag = "11")]
+    pub(super) log_path: String,
+    #[prost(message, optional, tag = "15")]
+    pub(super) linux: Option<LinuxContainer>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct CreateContainer {
+    #[prost(string, tag = "1")]
+    pub(super) pod: String,
+    #[prost(message, optional, tag = "2")]
+    pub(super) config: Option<ContainerConfig>,
+    #[prost(message, optional, tag = "3")]
+    pub(super) pod_config: Option<PodConfig>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct ExecSync {
+    #[prost(string, tag = "1")]
+    pub(super) container: String,
+    #[prost(string, repeated, tag = "2")]
+    pub(super) command: Vec<String>,
+    /// In seconds.
+    #[prost(int64, tag = "3")]
+    pub(super) timeout: i64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Executed {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(super) stdout: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(super) stderr: Vec<u8>,
+    #[prost(int32, tag = "3")]
+    pub(super) exit_code: i32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Stop {
+    #[prost(string, tag = "1")]
+    pub(super) container: String,
+    /// Seconds until it is killed.
+    #[prost(int64, tag = "2")]
+    pub(super) timeout: i64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct UpdateResources {
+    #[prost(string, tag = "1")]
+    pub(super) container: String,
+    #[prost(message, optional, tag = "2")]
+    pub(super) linux: Option<Resources>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct ContainerStatus {
+    /// 0 created, 1 running, 2 exited.
+    #[prost(int32, tag = "3")]
+    pub(super) state: i32,
+    #[prost(int32, tag = "7")]
+    pub(super) exit_code: i32,
+    #[prost(string, tag = "10")]
+    pub(super) reason: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct ContainerStatusAnswer {
+    #[prost(message, optional, tag = "1")]
+    pub(super) status: Option<ContainerStatus>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct PodNetwork {
+    #[prost(string, tag = "1")]
+    pub(super) ip: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct PodStatus {
+    /// 0 ready, 1 not.
+    #[prost(int32, tag = "3")]
+    pub(super) state: i32,
+    #[prost(message, optional, tag = "5")]
+    pub(super) network: Option<PodNetwork>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct PodStatusAnswer {
+    #[prost(message, optional, tag = "1")]
+    pub(super) status: Option<PodStatus>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Number {
+    #[prost(uint64, tag = "1")]
+    pub(super) value: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct MemoryUsage {
+    #[prost(message, optional, tag = "2")]
+    pub(super) working_set_bytes: Option<Number>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Attributes {
+    #[prost(string, tag = "1")]
+    pub(super) id: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Stats {
+    #[prost(message, optional, tag = "1")]
+    pub(super) attributes: Option<Attributes>,
+    #[prost(message, optional, tag = "3")]
+    pub(super) memory: Option<MemoryUsage>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct ListedStats {
+    #[prost(message, repeated, tag = "1")]
+    pub(super) stats: Vec<Stats>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Image {
+    #[prost(string, repeated, tag = "2")]
+    pub(super) names: Vec<String>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Images {
+    #[prost(message, repeated, tag = "1")]
+    pub(super) images: Vec<Image>,
+}
+
+/// A list of which only the length counts.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Listed {
+    #[prost(message, repeated, tag = "1")]
+    pub(super) items: Vec<Id>,
+}
+
+/// A request that asks for everything, or an answer that says nothing.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Empty {}
