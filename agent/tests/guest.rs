@@ -121,7 +121,9 @@ fn likeness(out: &str) -> Vec<String> {
         // Times of files.
         let words: Vec<_> = line.split_whitespace().collect();
         if words.len() > 8 {
-            [&words[..5], &words[8..]].concat().join(" ")
+            // A device has two numbers in the place of a size.
+            let date = if words[4].ends_with(',') { 6 } else { 5 };
+            [&words[..date], &words[date + 3..]].concat().join(" ")
         } else {
             line.to_owned()
         }
