@@ -13,9 +13,9 @@ PREFIX ?= /usr
 # e2fsprogs: writable layers; erofs-utils, strace and busybox: the tests and their images; browser: the tests of a bench's page; engines: who use the runtime in the tests;
 # qemu, crun, runc: the benchmark's peers.
 PACKAGES := gcc make libc6-dev cpio e2fsprogs
-TEST_PACKAGES := erofs-utils strace busybox-static
+TEST_PACKAGES := erofs-utils strace busybox-static iproute2
 BROWSER_PACKAGES := chromium-headless-shell fonts-dejavu-core
-ENGINE_PACKAGES := podman buildah docker.io containerd runc conmon
+ENGINE_PACKAGES := podman buildah docker.io containerd runc conmon containernetworking-plugins iptables
 BENCH_PACKAGES := qemu-system-x86 crun runc containerd
 
 install_packages = missing=$$(for p in $(1); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \

@@ -3,7 +3,7 @@
 //! that process until it ends: when it closes, the process is killed.
 
 use bulkhead_protocol::{ExitStatus, Failure, Memory, Reply, Root, WindowSize};
-use bulkhead_vmm::api::Counters;
+use bulkhead_vmm::api::{Counters, Disk};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -49,6 +49,14 @@ pub(crate) struct JoinDisk {
     pub(crate) files: u32,
 }
 
+impl JoinDisk {
+    /// What a machine's configuration says of a disk.
+    pub(crate) fn of(disk: &Disk) -> Self {
+        let files = u32::try_from(disk.files.len()).unwrap_or(u32::MAX);
+        Self { read_only: disk.read_only, files }
+    }
+}
+
 /// Something of the host that is shared with a container that joins.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct JoinEntry {
@@ -69,6 +77,8 @@ pub(crate) enum Ask {
     /// Make a container in the machine of a pod. It belongs to this connection: when that closes, the container is killed. The answers are
     /// [`Answer::Started`] when it waits for its start, [`Answer::Exited`] when its process has ended, and [`Answer::Gone`] when nothing of it is left.
     Join(Box<Join>),
+    /// Are there disks for a container that would join? [`Answer::Done`], or [`Answer::Failed`].
+    Room(Vec<JoinDisk>),
     /// End a container that has joined, if it is there, and answer when nothing of it is left.
     Leave,
     /// In which state is the container?

@@ -164,7 +164,7 @@ impl Pod {
     }
 
     /// Free disks for these, by their places; none for one without files.
-    fn find(&self, wanted: &[JoinDisk]) -> Result<Vec<Option<usize>>, Failure> {
+    pub(super) fn find(&self, wanted: &[JoinDisk]) -> Result<Vec<Option<usize>>, Failure> {
         let mut found = Vec::new();
         for JoinDisk { read_only, files } in wanted {
             if *files == 0 {

@@ -47,6 +47,11 @@ impl Monitor<'_> {
                 Ok(())
             }
             Ask::Join(join) => self.join(id, *join),
+            Ask::Room(disks) => {
+                self.pod.find(&disks)?;
+                self.answer(id, &Answer::Done(Reply::Done));
+                Ok(())
+            }
             Ask::Leave => self.end_member(id, &container),
             Ask::Status => {
                 let state = self.contained(&container).map_or(State::Stopped, |it| it.state());

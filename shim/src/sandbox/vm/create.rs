@@ -30,6 +30,7 @@ use super::{
 };
 use crate::{
     monitor::{self, VSOCK_DIRECTORY, VSOCK_NAME, message::Outcome, plan::Plan, process, terminal},
+    sandbox::Root,
     settings::Settings,
     template::slots,
     timeline,
@@ -58,6 +59,10 @@ pub(in crate::sandbox) fn create(
     let settings = Settings::load().map_err(|error| SandboxError::Failed(error.to_string()))?;
     let mut plan = plan(create, &settings, requested)?;
     let pod = plan.pod.clone();
+    if let (Some(pod), Root::Mounts(_)) = (&pod, &create.root) {
+        // Before anything is made: the caller can have the mounts as a directory instead.
+        member::find_room(&plan, pod)?;
+    }
     let Found { source, plan: template, warning } = match pod {
         None => template::find(&settings, &create.template, &plan.machine, &plan.vmm)?,
         // Its machine is there.

@@ -18,7 +18,7 @@ use bulkhead_vmm::api::mount_of;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::{
-    ENDED, Ended, Record,
+    ENDED, Ended, Record, SandboxError,
     client::{Client, gone},
     exec::{Proxy, Wanted},
     record::Pod,
@@ -32,6 +32,24 @@ use crate::monitor::{
 
 /// How long the pod's guest may take to make it.
 const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Asks whether the pod's machine has disks for the container.
+///
+/// # Errors
+/// [`SandboxError::Mounts`]: not now.
+pub(super) fn find_room(plan: &Plan, pod: &Pod) -> Result<(), SandboxError> {
+    let wanted = plan.machine.disks.iter().map(JoinDisk::of).collect();
+    let unreachable =
+        |why: String| SandboxError::Failed(format!("the pod's monitor cannot be reached: {why}"));
+    let mut client = Client::connect(&pod.directory, PATIENCE)
+        .map_err(|error| unreachable(error.to_string()))?;
+    client.send(&Ask::Room(wanted)).map_err(gone)?;
+    match client.answer().map_err(gone)? {
+        Answer::Done(_) => Ok(()),
+        Answer::Failed(failure) => Err(SandboxError::Mounts(failure.message)),
+        other => Err(unreachable(format!("it answered {other:?}"))),
+    }
+}
 
 /// Makes the container and stands for it; returns its exit code. `caller` is the writing end of a pipe, which carries the [`Outcome`].
 pub(super) fn run(plan: &Plan, pod: &Pod, caller: OwnedFd) -> u8 {
@@ -67,7 +85,7 @@ fn make(plan: &Plan, pod: &Pod, place: &mut Place, caller: &OwnedFd) -> Result<M
     }
     let wanted =
         Wanted { stdin: join.streams[0], stdout: join.streams[1], stderr: join.streams[2] };
-    let failed = |error: crate::sandbox::SandboxError| system(error.to_string());
+    let failed = |error: SandboxError| system(error.to_string());
     let mut client = Client::connect(&pod.directory, PATIENCE)
         .map_err(|error| system(format!("the pod's monitor cannot be reached: {error}")))?;
     let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
@@ -141,8 +159,7 @@ fn wish(plan: &Plan) -> Result<(Join, Vec<OwnedFd>), Failure> {
             options.read(true).write(!disk.read_only).custom_flags(libc::O_NONBLOCK);
             fds.push(options.open(path).map_err(cannot("open", path))?.into());
         }
-        let files = u32::try_from(disk.files.len()).unwrap_or(u32::MAX);
-        disks.push(JoinDisk { read_only: disk.read_only, files });
+        disks.push(JoinDisk::of(disk));
     }
     let mut entries = Vec::new();
     for share in &plan.machine.shares {

@@ -45,7 +45,13 @@ fn a_pod_lives(oci: &Oci) {
         let used = found.and_then(|stats| stats.memory.as_ref()?.working_set_bytes.as_ref());
         assert!(used.is_some_and(|used| used.value > 0), "{stats:?}");
     }
-    // As often as a pod has disks, and once more.
+    // More than a pod has disks.
+    let more: Vec<_> = (0..4).map(|number| pod.start("more", number, "sleep 100000")).collect();
+    for id in &more {
+        assert_eq!(pod.exec(id, "echo x > /file; cat /file"), "x\n");
+        pod.stop(id, 0);
+        pod.remove(id);
+    }
     for attempt in 0..6 {
         let again = pod.start("again", attempt, &format!("echo round {attempt}; exit {attempt}"));
         assert_eq!(pod.wait(&again).exit_code, i32::try_from(attempt).unwrap());
