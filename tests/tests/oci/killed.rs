@@ -229,15 +229,15 @@ fn create_in_a_microvm() {
 
 #[test]
 fn start_in_a_microvm() {
-    each_step(Isolation::Vm, "start", 8);
+    each_step(Isolation::Vm, "start", 16);
 }
 
 #[test]
 fn exec_in_a_microvm() {
-    each_step(Isolation::Vm, "exec", 10);
+    each_step(Isolation::Vm, "exec", 14);
 }
 
 #[test]
 fn delete_in_a_microvm() {
-    each_step(Isolation::Vm, "delete-force", 10);
+    each_step(Isolation::Vm, "delete-force", 14);
 }
