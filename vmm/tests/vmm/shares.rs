@@ -173,10 +173,11 @@ fn a_guest_and_the_host_see_the_same_files() {
     fs::remove_file(host.path("rw/removed")).unwrap();
     host.write("rw/go", "");
     assert_eq!(hear(&guest, "entries "), MANY.to_string());
-    hear(&guest, "all good");
     let counted = counters(&mut vmm, &mut messages);
     assert!(counted.share_requests > 200, "{counted:?}");
     assert_eq!(counted.share_errors, 0, "{counted:?}");
+    host.write("rw/end", "");
+    hear(&guest, "all good");
     assert_eq!(until_end(&mut messages).end, End::PowerOff);
     assert_eq!(fs::read(host.path("ro/kept")).unwrap(), b"as it was");
     assert_eq!(fs::read_dir(host.path("ro/since")).unwrap().count(), 0);
