@@ -5,7 +5,7 @@ use std::{io, path::Path};
 
 use bulkhead::sandbox::{
     Config,
-    vm::rewrite::{Found, Host, Kind, rewrite},
+    vm::rewrite::{Found, Host, Kind, Role, rewrite},
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -34,7 +34,7 @@ fuzz_target!(|text: &[u8]| {
     let Ok(config) = Config::parse(text.to_vec(), "config.json") else { return };
     let Ok(value) = config.value() else { return };
     for root in [None, Some(Path::new("/bundle/rootfs"))] {
-        match rewrite(&value, Path::new("/bundle"), root, &Named) {
+        match rewrite(&value, Path::new("/bundle"), root, Role::Member("m-"), &Named) {
             Ok(guest) => assert!(guest.spec.is_object()),
             Err(error) => assert!(!error.to_string().contains('\n'), "{error}"),
         }
