@@ -17,5 +17,6 @@ pub mod session;
 pub mod settings;
 pub mod size;
 pub mod stdio;
+mod tail;
 pub mod template;
 pub mod timeline;

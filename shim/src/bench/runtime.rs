@@ -3,8 +3,8 @@
 use std::{
     ffi::OsString,
     fs::{self, File},
-    io::{Read, Seek, SeekFrom},
-    path::{Path, PathBuf},
+    io::Read,
+    path::PathBuf,
     process::{Command, Stdio},
     time::Duration,
 };
@@ -16,6 +16,7 @@ use super::{
     process::{self, Ended, Unended},
     work::Remover,
 };
+use crate::tail::last_line;
 
 /// So much of what a container or runtime wrote is looked at.
 const MAX_OUTPUT: u64 = 16 << 10;
@@ -186,7 +187,8 @@ impl Runtime {
         if ended.code == 0 {
             return Ok(ended);
         }
-        let said = last_line(&log);
+        let said = last_line(&log, |line| !line.trim().is_empty());
+        let said = said.map(|line| message(line.trim()));
         Err(self.failed(verb, said.unwrap_or_else(|| format!("it ended with {}", ended.code))))
     }
 
@@ -210,18 +212,6 @@ impl Runtime {
             Unended::Host(source) => BenchError::Host { what: format!("wait for {what}"), source },
         }
     }
-}
-
-/// The last line of a file that says something.
-fn last_line(path: &Path) -> Option<String> {
-    let mut file = File::open(path).ok()?;
-    let length = file.metadata().ok()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(MAX_OUTPUT))).ok()?;
-    let mut text = Vec::new();
-    file.take(MAX_OUTPUT).read_to_end(&mut text).ok()?;
-    let text = String::from_utf8_lossy(&text);
-    let line = text.lines().rev().find(|line| !line.trim().is_empty())?;
-    Some(message(line.trim()))
 }
 
 /// What a line of runc's log says: `time="…" level=error msg="it says \"no\""`.

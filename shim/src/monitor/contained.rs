@@ -84,3 +84,7 @@ impl Contained {
 pub(super) fn wrong(message: impl Into<String>) -> Failure {
     Failure { kind: FailureKind::State, message: message.into() }
 }
+
+pub(crate) fn system(message: impl Into<String>) -> Failure {
+    Failure { kind: FailureKind::System, message: message.into() }
+}

@@ -55,6 +55,8 @@ pub(crate) const VSOCK_DIRECTORY: &str = "vsock";
 pub(crate) const VSOCK_NAME: &str = "vm";
 /// The VMM's standard error.
 pub(crate) const LOG: &str = "vmm.log";
+/// What the monitor's own lines in it begin with.
+pub(crate) const SAYS: &str = "bulkhead: ";
 
 /// What an answer of the agent is for.
 #[derive(Debug)]
@@ -187,7 +189,7 @@ pub(crate) fn log(files: impl AsFd, line: &impl std::fmt::Display) {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::CLOEXEC;
     let file = openat(files, LOG, flags, Mode::from_raw_mode(0o600)).map(File::from);
     // Nobody to tell when this fails.
-    let _ = file.map(|mut file| writeln!(file, "bulkhead: {line}"));
+    let _ = file.map(|mut file| writeln!(file, "{SAYS}{line}"));
 }
 
 /// The last word to the caller, who may be gone.

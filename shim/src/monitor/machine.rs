@@ -1,8 +1,7 @@
 //! The VMM: started, listened to by a thread, told to stop and go on.
 
 use std::{
-    fs::{self, File},
-    io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
+    fs::File,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     process::Stdio,
@@ -17,12 +16,13 @@ use bulkhead_vmm::api::{ClientError, FromVmm, Messages, RequestKind, VmConfig, V
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::{
-    core::LOG,
+    core::{LOG, SAYS},
     fault::{Fault, printable, to},
     oom,
     plan::Plan,
     signals,
 };
+use crate::tail::last_line;
 
 /// Messages that wait to be handled; the VMM waits with more.
 const WAITING: usize = 16;
@@ -123,7 +123,7 @@ impl Machine {
 
     /// The last line of the log.
     fn last_words(&self) -> String {
-        last_line(&self.log).map_or_else(|| "its VMM was killed".into(), |line| printable(&line))
+        last_words(&self.log).map_or_else(|| "its VMM was killed".into(), |line| printable(&line))
     }
 }
 
@@ -143,13 +143,7 @@ fn hear(mut messages: Messages, say: SyncSender<FromVmm>, bell: &OwnedFd) {
     ring();
 }
 
-/// The last line that a VMM wrote to its log, of its last 4 KiB at most. The monitor's own are not the VMM's.
-pub(crate) fn last_line(path: &Path) -> Option<String> {
-    let mut file = File::open(path).ok()?;
-    let length = fs::metadata(path).ok()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(4096))).ok()?;
-    let lines = BufReader::new(file.take(4096)).split(b'\n').filter_map(io::Result::ok);
-    let own = |line: &Vec<u8>| line.starts_with(b"bulkhead: ");
-    let line = lines.filter(|line| !line.is_empty() && !own(line)).last()?;
-    Some(String::from_utf8_lossy(&line).into_owned())
+/// The last line that a VMM wrote to its log. The monitor's own are not the VMM's.
+pub(crate) fn last_words(log: &Path) -> Option<String> {
+    last_line(log, |line| !line.is_empty() && !line.starts_with(SAYS))
 }

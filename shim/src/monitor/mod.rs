@@ -40,9 +40,10 @@ pub(crate) mod view;
 pub(crate) mod wire;
 
 pub(crate) use self::{
-    core::{LOG, VSOCK_DIRECTORY, VSOCK_NAME, log, run, tell},
+    contained::system,
+    core::{LOG, SAYS, VSOCK_DIRECTORY, VSOCK_NAME, log, run, tell},
     fault::{chain, printable},
-    machine::last_line,
+    machine::last_words,
     place::{Place, clean, state_directory, write},
     process::LOST,
 };

@@ -23,7 +23,7 @@ use bulkhead_vmm::api::{Medium, RequestKind, Slot, VmConfig};
 
 use super::{
     clients::ClientId,
-    contained::{Contained, Phase, wrong},
+    contained::{Contained, Phase, system, wrong},
     core::{KILL_TIMEOUT, Monitor, Owed, log},
     execs::ExecId,
     fault::{Fault, chain, printable},
@@ -501,8 +501,4 @@ impl Monitor<'_> {
             self.answer(client, &Answer::Done(Reply::Done));
         }
     }
-}
-
-fn system(message: String) -> Failure {
-    Failure { kind: FailureKind::System, message }
 }

@@ -2,13 +2,13 @@
 
 use std::{os::fd::AsFd, time::Instant};
 
-use bulkhead_protocol::{Call, Exec, Failure, FailureKind, Reply, Target};
+use bulkhead_protocol::{Call, Exec, Failure, Reply, Target};
 use rustix::event::epoll::EventFlags;
 use serde_json::Value;
 
 use super::{
     clients::{ClientId, Turn},
-    contained::{Contained, Phase, wrong},
+    contained::{Contained, Phase, system, wrong},
     core::{KILL_TIMEOUT, Monitor, Owed},
     execs::{ExecId, Step},
     fault::printable,
@@ -159,18 +159,16 @@ impl Monitor<'_> {
     /// Sends a request to the agent; its answer is `owed`.
     pub(super) fn ask(&mut self, call: GuestCall, owed: Owed) -> Result<(), Failure> {
         if self.owed.len() >= MOST_OWED {
-            let message = format!("the guest's agent owes {MOST_OWED} answers");
-            return Err(Failure { kind: FailureKind::System, message });
+            return Err(system(format!("the guest's agent owes {MOST_OWED} answers")));
         }
         if self.vcpus_stopped {
             // A machine that is gone says so by itself.
             let _ = self.machine.run(true);
             self.vcpus_stopped = false;
         }
-        let seq = self.guest.ask(call, &self.poll).map_err(|error| Failure {
-            kind: FailureKind::System,
-            message: format!("the guest's agent cannot be asked: {error}"),
-        })?;
+        let asked = self.guest.ask(call, &self.poll);
+        let seq =
+            asked.map_err(|error| system(format!("the guest's agent cannot be asked: {error}")))?;
         self.owed.insert(seq, owed);
         Ok(())
     }

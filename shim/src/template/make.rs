@@ -34,7 +34,7 @@ use super::{
 };
 use crate::{
     container::spec,
-    monitor::{LOG, VSOCK_DIRECTORY, VSOCK_NAME, chain, last_line, printable, sockets},
+    monitor::{LOG, VSOCK_DIRECTORY, VSOCK_NAME, chain, last_words, printable, sockets},
     sandbox::vm::{
         Identity,
         admission::{Admission, Admitted},
@@ -362,7 +362,7 @@ impl Maker {
 
     /// The VMM cannot be heard or asked; what it wrote last says more.
     fn gone(&self, error: &ClientError) -> TemplateError {
-        making(match last_line(&self.log) {
+        making(match last_words(&self.log) {
             Some(line) => printable(&line),
             None if matches!(error, ClientError::Gone) => "its VMM was killed".into(),
             None => chain(error),

@@ -5,16 +5,14 @@ use std::{
     path::PathBuf,
     process::{Child, Command, Stdio},
     thread,
-    time::Duration,
 };
 
 use containerd_shim_protos::{Client, TaskClient, api::ConnectRequest, ttrpc::context::Context};
-use rustix::process::Signal;
 
 use super::{
-    Outcome, binary,
+    Outcome, binary, end_daemon,
     oci::{Isolation, Oci, Peer},
-    signal_process, write_archive,
+    write_archive,
 };
 
 /// The image's name.
@@ -253,16 +251,8 @@ pub fn patient() -> Context {
 
 impl Drop for Containerd<'_> {
     fn drop(&mut self) {
-        if let Some(mut daemon) = self.daemon.take() {
-            signal_process(daemon.id(), Signal::TERM);
-            for _ in 0..300 {
-                if daemon.try_wait().is_ok_and(|status| status.is_some()) {
-                    break;
-                }
-                thread::sleep(Duration::from_millis(50));
-            }
-            let _ = daemon.kill();
-            let _ = daemon.wait();
+        if let Some(daemon) = self.daemon.take() {
+            end_daemon(daemon);
         }
         // What a test has left behind by failing; what a test must not leave is looked for before.
         if thread::panicking() {

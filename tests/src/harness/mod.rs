@@ -16,4 +16,4 @@ pub use images::{image_with_probe, layout_with_probe, write_archive};
 pub use outcome::Outcome;
 pub use programs::{binary, guest_kernel, kvm_missing, probe, templates};
 pub use pty::Terminal;
-pub use running::{Running, signal_process};
+pub use running::{Running, end_daemon, signal_process};

@@ -184,3 +184,17 @@ pub fn signal_process(pid: u32, signal: Signal) {
     // It may have ended already.
     let _ = kill_process(pid, signal);
 }
+
+/// Ends a daemon in good order, or kills it when it takes too long.
+pub fn end_daemon(mut daemon: Child) {
+    signal_process(daemon.id(), Signal::TERM);
+    for _ in 0..300 {
+        if daemon.try_wait().is_ok_and(|status| status.is_some()) {
+            break;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    // It may have ended, which is what is wanted.
+    let _ = daemon.kill();
+    let _ = daemon.wait();
+}

@@ -9,7 +9,6 @@ use std::{
 };
 
 use bulkhead_tests::harness::{Outcome, Terminal, oci::Oci};
-use rustix::process::Signal;
 use serde_json::Value;
 
 use super::{
@@ -144,16 +143,8 @@ impl Drop for Docker<'_> {
         for id in ids.lines() {
             self.run(&["rm", "--force", id]);
         }
-        while let Some(mut daemon) = self.daemons.pop() {
-            bulkhead_tests::harness::signal_process(daemon.id(), Signal::TERM);
-            for _ in 0..300 {
-                if daemon.try_wait().is_ok_and(|status| status.is_some()) {
-                    break;
-                }
-                thread::sleep(Duration::from_millis(50));
-            }
-            let _ = daemon.kill();
-            let _ = daemon.wait();
+        while let Some(daemon) = self.daemons.pop() {
+            bulkhead_tests::harness::end_daemon(daemon);
         }
         if self.oci.cleared() {
             for name in ["docker", "docker-run", "containerd", "containerd-run"] {

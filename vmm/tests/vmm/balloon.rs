@@ -8,12 +8,10 @@ use std::{
 use bulkhead_vmm::api::{Counters, FromVmm, Messages, RequestKind, Response, SerialOutput, Vmm};
 
 use crate::{
-    guest::{Guest, guest, kvm},
+    guest::{Guest, PATIENCE, guest, kvm},
     kernel::{initrd, kernel},
 };
 
-/// How long the guest may take for each step.
-const PATIENCE: Duration = Duration::from_secs(300);
 const MIB: u64 = 1 << 10;
 
 // Takes 64 MiB at 1 GiB, in huge pages if there are any (mmap(2), madvise(2)), writes to each page, says "+", gives them

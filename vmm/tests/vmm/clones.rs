@@ -15,19 +15,15 @@ use bulkhead_vmm::api::{
 };
 
 use crate::{
-    guest::{Guest, guest, kvm, until_end},
+    guest::{Guest, PATIENCE, idle, kvm, until_end},
     kernel::{compile, initrd, kernel},
 };
 
-/// How long a guest on a busy machine may take for an answer.
-const PATIENCE: Duration = Duration::from_secs(300);
 /// What a clock may go wrong by, in nanoseconds: what KVM's and the host's differ by within a test.
 const SLACK: i64 = 50_000_000;
 /// The machine rests for so long before others go on, which none of them may notice.
 const REST: Duration = Duration::from_secs(3);
 const CLONES: usize = 3;
-
-guest!(idle, "2: in al, 0x80; jmp 2b");
 
 /// A machine and its program's connection.
 struct Machine {

@@ -1,9 +1,13 @@
 //! Guests: machine code in an ELF file that the VMM takes for a kernel, and the running of one.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, BufReader, ErrorKind},
+    os::unix::net::{UnixListener, UnixStream},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
 use bulkhead_vmm::api::{End, FromVmm, Mark, Messages, VmConfig, Vmm};
@@ -36,6 +40,11 @@ macro_rules! guest {
     };
 }
 pub(crate) use guest;
+
+/// How long a guest on a busy machine may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
+
+guest!(idle, "2: in al, 0x80; jmp 2b");
 
 /// Ends the guest: powered off, which these tests take for "all was as it should be".
 macro_rules! succeed {
@@ -119,6 +128,24 @@ pub(crate) fn until_end(messages: &mut Messages) -> Outcome {
             FromVmm::Ended(end) => return Outcome { end, marks },
             FromVmm::Response { .. } => {}
         }
+    }
+}
+
+/// The guest's connection to a port, once there is one; not if its `console` says that something is wrong. The listener does not block.
+pub(crate) fn connection(listener: &UnixListener, console: &Path) -> BufReader<UnixStream> {
+    let begin = Instant::now();
+    loop {
+        match listener.accept() {
+            Ok((socket, _)) => {
+                socket.set_nonblocking(false).unwrap();
+                socket.set_read_timeout(Some(PATIENCE)).unwrap();
+                return BufReader::new(socket);
+            }
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        }
+        let said = fs::read_to_string(console).unwrap_or_default();
+        assert!(!said.contains("WRONG") && begin.elapsed() < PATIENCE, "{said}");
+        thread::sleep(Duration::from_millis(2));
     }
 }
 

@@ -9,9 +9,7 @@ use bulkhead_vmm::api::{
     Cache, Disk, FromVmm, Medium, Messages, RequestKind, Share, Slot, VmConfig, Vmm, mount_of,
 };
 
-use crate::guest::{Guest, guest, kvm};
-
-guest!(idle, "2: in al, 0x80; jmp 2b");
+use crate::guest::{Guest, idle, kvm};
 
 struct Owner {
     vmm: Vmm,

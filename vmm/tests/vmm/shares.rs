@@ -23,16 +23,12 @@ use rustix::mount::{
 };
 
 use crate::{
-    guest::{Guest, guest, kvm, until_end},
+    guest::{Guest, PATIENCE, idle, kvm, until_end},
     kernel::{compile, initrd, kernel},
 };
 
-/// How long a guest on a busy machine may take.
-const PATIENCE: Duration = Duration::from_secs(300);
 /// Files in the large directory. A software KVM takes a millisecond for each.
 const MANY: usize = 10_000;
-
-guest!(idle, "2: in al, 0x80; jmp 2b");
 
 /// A directory of the host on which mounts are shared, as on a host with systemd.
 struct Host(tempfile::TempDir);

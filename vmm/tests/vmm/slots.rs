@@ -2,11 +2,10 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, ErrorKind, Write},
+    io::{BufRead, BufReader, Write},
     os::unix::net::{UnixListener, UnixStream},
     path::PathBuf,
-    thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use bulkhead_vmm::api::{
@@ -15,18 +14,14 @@ use bulkhead_vmm::api::{
 };
 
 use crate::{
-    guest::{Guest, guest, until_end},
+    guest::{Guest, PATIENCE, connection, idle, until_end},
     kernel::{compile, initrd},
     shares::ready,
     snapshot::ask,
 };
 
-/// How long a guest on a busy machine may take.
-const PATIENCE: Duration = Duration::from_secs(300);
 /// What a guest finds in empty slots.
 const EMPTY: &str = r#"disks: 0 0 word: "" share: [] "NotFound""#;
-
-guest!(idle, "2: in al, 0x80; jmp 2b");
 
 /// One of the machines: its directory, with the sockets that it connects to.
 struct Place {
@@ -83,20 +78,7 @@ impl Place {
 
     /// The guest's connection, once there is one.
     fn accept(&self) -> BufReader<UnixStream> {
-        let begin = Instant::now();
-        loop {
-            match self.listener.accept() {
-                Ok((socket, _)) => {
-                    socket.set_nonblocking(false).unwrap();
-                    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-                    return BufReader::new(socket);
-                }
-                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
-            }
-            let said = fs::read_to_string(self.path("console")).unwrap_or_default();
-            assert!(!said.contains("WRONG") && begin.elapsed() < PATIENCE, "{said}");
-            thread::sleep(Duration::from_millis(2));
-        }
+        connection(&self.listener, &self.path("console"))
     }
 }
 

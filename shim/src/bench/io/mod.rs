@@ -8,8 +8,9 @@ use std::{
     fs,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    time::Duration,
 };
+
+pub use super::orders::Options;
 
 pub(super) use self::steps::STEPS;
 use self::{
@@ -24,23 +25,6 @@ use super::{
     work::Work,
 };
 use crate::settings::{Isolation, Settings};
-
-/// What is wanted.
-#[derive(Debug)]
-pub struct Options {
-    /// An image's name or source.
-    pub image: String,
-    /// The isolations; both, when empty.
-    pub isolations: Vec<Isolation>,
-    /// Times that each step is done.
-    pub rounds: u64,
-    /// Bytes of what is large.
-    pub bytes: u64,
-    /// How many of what is small.
-    pub count: u64,
-    /// How long an answer may take.
-    pub limit: Duration,
-}
 
 /// Measures.
 ///
@@ -75,11 +59,7 @@ pub fn run(options: &Options) -> Result<Report, BenchError> {
             "bulkhead run --isolation host: the same image and a directory over it, a bind mount, pipes",
         ),
     ] {
-        if !options.isolations.is_empty() && !options.isolations.contains(&isolation) {
-            continue;
-        }
-        if isolation == Isolation::Vm && !Path::new("/dev/kvm").exists() {
-            notes.push("vm is left out: there is no /dev/kvm".into());
+        if !options.wants(isolation, &mut notes) {
             continue;
         }
         containers.push(Container::start(&making, isolation)?);

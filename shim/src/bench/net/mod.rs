@@ -6,7 +6,9 @@ mod far;
 mod steps;
 mod wire;
 
-use std::{fs, path::Path, time::Duration};
+use std::fs;
+
+pub use super::orders::Options;
 
 use self::{container::Container, steps::STEPS};
 use super::{
@@ -16,23 +18,6 @@ use super::{
     stage::{Mode, Stage},
 };
 use crate::settings::{Isolation, Settings};
-
-/// What is wanted.
-#[derive(Debug)]
-pub struct Options {
-    /// An image's name or source.
-    pub image: String,
-    /// The isolations; both, when empty.
-    pub isolations: Vec<Isolation>,
-    /// Times that each step is done.
-    pub rounds: u64,
-    /// Bytes that are sent at once.
-    pub bytes: u64,
-    /// How many turns and connections.
-    pub count: u64,
-    /// How long an answer may take.
-    pub limit: Duration,
-}
 
 /// Measures.
 ///
@@ -53,11 +38,7 @@ pub fn run(options: &Options) -> Result<Report, BenchError> {
         ),
         (Isolation::Host, Mode::Host, "a plain container: a veth alone"),
     ] {
-        if !options.isolations.is_empty() && !options.isolations.contains(&isolation) {
-            continue;
-        }
-        if isolation == Isolation::Vm && !Path::new("/dev/kvm").exists() {
-            notes.push("vm is left out: there is no /dev/kvm".into());
+        if !options.wants(isolation, &mut notes) {
             continue;
         }
         runtimes.push((stage.own(mode)?, isolation, about));

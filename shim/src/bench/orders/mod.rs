@@ -3,13 +3,45 @@
 mod figures;
 mod follow;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use bulkhead_scout::{FILE, Order};
 
 use self::follow::{Cost, Of};
 pub(in crate::bench) use self::{figures::group, follow::Follower};
 use super::{BenchError, progress::Steps};
+use crate::settings::Isolation;
+
+/// What is wanted.
+#[derive(Debug)]
+pub struct Options {
+    /// An image's name or source.
+    pub image: String,
+    /// The isolations; both, when empty.
+    pub isolations: Vec<Isolation>,
+    /// Times that each step is done.
+    pub rounds: u64,
+    /// Bytes of what is large.
+    pub bytes: u64,
+    /// How many of what is small.
+    pub count: u64,
+    /// How long an answer may take.
+    pub limit: Duration,
+}
+
+impl Options {
+    /// Whether this isolation is to be measured, and can be; a note says why it cannot.
+    pub(in crate::bench) fn wants(&self, isolation: Isolation, notes: &mut Vec<String>) -> bool {
+        if !self.isolations.is_empty() && !self.isolations.contains(&isolation) {
+            return false;
+        }
+        let can = isolation != Isolation::Vm || Path::new("/dev/kvm").exists();
+        if !can {
+            notes.push("vm is left out: there is no /dev/kvm".into());
+        }
+        can
+    }
+}
 
 /// What figures belong together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

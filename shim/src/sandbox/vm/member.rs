@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bulkhead_protocol::{ExitStatus, Failure, FailureKind};
+use bulkhead_protocol::{ExitStatus, Failure};
 use bulkhead_rootfs::snapshot::Upper;
 use bulkhead_vmm::api::mount_of;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -27,7 +27,7 @@ use crate::monitor::{
     LOST, Place, chain, log,
     message::{Answer, Ask, Join, JoinDisk, JoinEntry, Outcome},
     plan::Plan,
-    signals, state_directory, tell, view, write,
+    signals, state_directory, system, tell, view, write,
 };
 
 /// How long the pod's guest may take to make it.
@@ -128,7 +128,7 @@ fn wait(client: &Client, caller: &OwnedFd) -> Result<(), Failure> {
             tv_nsec: i64::from(left.subsec_nanos()),
         };
         match poll(&mut sources, Some(&left)) {
-            Ok(0) => return Err(system("the pod's guest does not make the container".to_owned())),
+            Ok(0) => return Err(system("the pod's guest does not make the container")),
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => continue,
             Err(errno) => return Err(system(format!("cannot wait for the pod: {errno}"))),
@@ -138,7 +138,7 @@ fn wait(client: &Client, caller: &OwnedFd) -> Result<(), Failure> {
             return Ok(());
         }
         if ready[1] {
-            return Err(system("the process that asked for the container is gone".to_owned()));
+            return Err(system("the process that asked for the container is gone"));
         }
         while let Some(signal) = signals::next(&signals) {
             if !matches!(signal, libc::SIGCONT | libc::SIGWINCH) {
@@ -191,8 +191,4 @@ fn wish(plan: &Plan) -> Result<(Join, Vec<OwnedFd>), Failure> {
 
 fn cannot<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Failure + 'a {
     move |error| system(format!("cannot {what} {}: {error}", path.display()))
-}
-
-fn system(message: String) -> Failure {
-    Failure { kind: FailureKind::System, message }
 }

@@ -2,8 +2,6 @@
 
 use std::{
     fmt,
-    fs::File,
-    io::{self, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -14,7 +12,10 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::monitor::LOG;
+use crate::{
+    monitor::{LOG, SAYS},
+    tail::last_line,
+};
 
 /// The file in which the monitor notes it as soon as there is something to remove.
 pub(crate) const RECORD: &str = "vm.json";
@@ -59,9 +60,6 @@ pub(crate) struct Pod {
 
 /// The file in which the monitor notes how the program ended.
 pub(crate) const ENDED: &str = "ended.json";
-
-/// Of a machine's log, only so much of its end is read.
-const MAX_TAIL: u64 = 16 << 10;
 
 /// How a program ended.
 #[derive(Debug, Serialize, Deserialize)]
@@ -154,19 +152,9 @@ pub(crate) fn lost(directory: &Path) -> Option<String> {
     if directory.join(ENDED).exists() {
         return None;
     }
-    let log = tail(&directory.join(LOG)).unwrap_or_default();
-    let log = String::from_utf8_lossy(&log);
-    let last = log.lines().rev().find_map(|line| line.strip_prefix("bulkhead: "));
-    Some(last.unwrap_or("the microVM's monitor was killed").to_owned())
-}
-
-fn tail(path: &Path) -> io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
-    let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(MAX_TAIL)))?;
-    let mut tail = Vec::new();
-    file.take(MAX_TAIL).read_to_end(&mut tail)?;
-    Ok(tail)
+    let last = last_line(&directory.join(LOG), |line| line.starts_with(SAYS));
+    let why = last.as_deref().and_then(|line| line.strip_prefix(SAYS));
+    Some(why.unwrap_or("the microVM's monitor was killed").to_owned())
 }
 
 #[cfg(test)]

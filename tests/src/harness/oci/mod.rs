@@ -24,3 +24,23 @@ pub fn on(isolation: Isolation, body: fn(&Oci)) {
         oci.assert_nothing_left();
     }
 }
+
+/// Tests `host::NAME` and `vm::NAME` of the bodies of each list, or of one list in both.
+#[macro_export]
+macro_rules! isolations {
+    (host: $($host:ident),*; vm: $($vm:ident),* $(,)?) => {
+        mod host {
+            $(#[test]
+            fn $host() {
+                $crate::harness::oci::on($crate::harness::oci::Isolation::Host, super::$host);
+            })*
+        }
+        mod vm {
+            $(#[test]
+            fn $vm() {
+                $crate::harness::oci::on($crate::harness::oci::Isolation::Vm, super::$vm);
+            })*
+        }
+    };
+    ($($body:ident),* $(,)?) => { $crate::isolations!(host: $($body),*; vm: $($body),*); };
+}

@@ -5,7 +5,7 @@ mod wires;
 
 use std::{
     fs,
-    io::{BufRead, BufReader, ErrorKind, Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::unix::net::{UnixListener, UnixStream},
     path::PathBuf,
@@ -20,18 +20,14 @@ use bulkhead_vmm::api::{
 
 use self::wires::{Tap, own_network, v6};
 use crate::{
-    guest::{Guest, guest, until_end},
+    guest::{Guest, PATIENCE, connection, idle, until_end},
     kernel::{compile, initrd},
     shares::ready,
     snapshot::ask,
 };
 
-/// How long a guest on a busy machine may take.
-const PATIENCE: Duration = Duration::from_secs(300);
 /// Bytes of a large transfer, each way.
 const LARGE: usize = 256 << 10;
-
-guest!(idle, "2: in al, 0x80; jmp 2b");
 
 /// A machine that does what it is told over its socket.
 struct Machine {
@@ -49,19 +45,7 @@ impl Machine {
         listener.set_nonblocking(true).unwrap();
         config.vsock = Some(Vsock { cid: 3, path: directory.path().join("vsock") });
         let (vmm, messages) = guest.start(&config);
-        let begin = Instant::now();
-        let socket = loop {
-            match listener.accept() {
-                Ok((socket, _)) => break socket,
-                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
-            }
-            let said = fs::read_to_string(guest.path("console")).unwrap_or_default();
-            assert!(!said.contains("WRONG") && begin.elapsed() < PATIENCE, "{said}");
-            thread::sleep(Duration::from_millis(2));
-        };
-        socket.set_nonblocking(false).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        let orders = BufReader::new(socket);
+        let orders = connection(&listener, &guest.path("console"));
         Self { vmm, messages, orders, instructions: 0, _directory: directory }
     }
 
