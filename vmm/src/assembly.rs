@@ -67,7 +67,7 @@ pub fn attach_all(
 ) -> Result<Vec<Attached>, MachineError> {
     let mut attached = Vec::new();
     for files in devices.disks {
-        let device = Block::new(files)?;
+        let device = Block::new(files);
         counts.disks.push(device.counts());
         attached.push(attach(device, memory.clone(), events)?);
     }

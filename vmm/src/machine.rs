@@ -20,7 +20,6 @@ use crate::{
     cmdline,
     devices::{
         BalloonCounts, BlockCounts, FsCounts, NetCounts, VsockCounts,
-        block::BlockError,
         fs::Fs,
         media::Change,
         virtio::{self, AttachError},
@@ -62,9 +61,6 @@ pub enum MachineError {
         /// Why.
         source: BootError,
     },
-    /// A disk's thread.
-    #[error(transparent)]
-    Disk(#[from] BlockError),
     /// A device's place in the machine.
     #[error(transparent)]
     Attach(#[from] AttachError),

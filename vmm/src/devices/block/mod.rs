@@ -2,8 +2,8 @@
 //!
 //! Why a thread and not io_uring: the files of an image are mostly in the host's page cache, where preadv(2) into guest
 //! memory is one system call and no waiting; a thread that waits on the queue's doorbell itself needs no hand-over between threads;
-//! and io_uring is switched off on many hosts and is a wide door to leave open in a jail. The thread is made with the disk, before any
-//! virtual CPU runs, so that those threads never need to make one. Its stack is small: 64 KiB reserved, about 8 KiB touched.
+//! and io_uring is switched off on many hosts and is a wide door to leave open in a jail. The thread is there while the disk is used
+//! ([`super::virtio::Crew`]). Its stack is small: 64 KiB reserved, about 8 KiB touched.
 
 mod config;
 mod disk;
@@ -22,12 +22,12 @@ use std::{
 };
 
 pub use self::state::BlockState;
-use self::{config::ConfigSpace, disk::Disk, worker::Worker};
+use self::{config::ConfigSpace, disk::Disk, worker::Service};
 use super::{
     BlockCounts,
     media::{Change, ExchangeError},
     virtio::{
-        ActivateError, DeviceKind, DeviceState, Resources, RestoreError, Running, Version,
+        ActivateError, Crew, DeviceKind, DeviceState, Resources, RestoreError, Running, Version,
         VirtioDevice,
     },
 };
@@ -104,26 +104,15 @@ pub enum BlockError {
         /// The disk.
         id: String,
     },
-    /// The thread could not be made.
-    #[error("disk {id}: cannot start its thread")]
-    Thread {
-        /// The disk.
-        id: String,
-        /// Why.
-        source: io::Error,
-    },
 }
 
-/// A disk. Dropping it ends its thread and closes its files. Without files it is a slot: a disk of no sectors, until a machine that
+/// A disk. Dropping it closes its files. Without files it is a slot: a disk of no sectors, until a machine that
 /// goes on from a saved one gives it some, or somebody does while it runs.
 #[derive(Debug)]
 pub struct Block {
     state: BlockState,
     config: ConfigSpace,
-    worker: Worker,
-    /// What the thread reads and writes. It holds the lock for one request.
-    disk: Arc<Mutex<Disk>>,
-    counts: Arc<BlockCounts>,
+    service: Arc<Service>,
 }
 
 /// A disk's open files.
@@ -153,31 +142,26 @@ impl Files {
 }
 
 impl Block {
-    /// A disk of these files. Starts its thread.
-    ///
-    /// # Errors
-    /// [`BlockError::Thread`].
-    pub fn new(files: Files) -> Result<Self, BlockError> {
+    /// A disk of these files.
+    #[must_use]
+    pub fn new(files: Files) -> Self {
         let Files { id, backend, read_only } = files;
         let sectors = backend.sectors();
         let config = ConfigSpace::new(sectors, read_only);
         let state = BlockState { version: Version, id: id.clone(), read_only, sectors };
-        let counts = Arc::<BlockCounts>::default();
-        let disk = Arc::new(Mutex::new(backend));
-        let worker = Worker::spawn(&id, disk.clone(), counts.clone())
-            .map_err(|source| BlockError::Thread { id, source })?;
-        Ok(Self { state, config, worker, disk, counts })
+        let service = Service { id, disk: Mutex::new(backend), counts: Arc::default() };
+        Self { state, config, service: Arc::new(service) }
     }
 
     #[cfg(test)]
     pub(super) fn open(disk: &api::Disk) -> Result<Self, BlockError> {
-        Files::open(disk).and_then(Self::new)
+        Files::open(disk).map(Self::new)
     }
 
     /// What the disk counts; the handle stays good after the disk was attached.
     #[must_use]
     pub fn counts(&self) -> Arc<BlockCounts> {
-        self.counts.clone()
+        self.service.counts.clone()
     }
 }
 
@@ -198,12 +182,12 @@ impl VirtioDevice for Block {
         self.config.read(offset, data);
     }
 
-    fn own_thread(&self) -> bool {
+    fn own_threads(&self) -> bool {
         true
     }
 
     fn activate(&mut self, resources: Resources) -> Result<Box<dyn Running>, ActivateError> {
-        Ok(Box::new(self.worker.start(resources)?))
+        Ok(Box::new(Crew::new(&self.service, resources, 1)?))
     }
 
     fn has_slot(&self, slot: &Slot) -> bool {
@@ -226,7 +210,7 @@ impl VirtioDevice for Block {
         self.state.sectors = disk.sectors();
         self.config.set_sectors(disk.sectors());
         // Waits for the request that is under way.
-        *self.disk.lock().unwrap_or_else(PoisonError::into_inner) = disk;
+        *self.service.disk.lock().unwrap_or_else(PoisonError::into_inner) = disk;
         Ok(true)
     }
 

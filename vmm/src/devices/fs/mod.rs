@@ -13,20 +13,20 @@ mod worker;
 #[cfg(test)]
 pub(super) mod tests;
 
-use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use rustix::io::Errno;
 
 pub use self::{reopen::Reopen, state::FsState};
 use self::{
     server::{Refusal, Server},
-    worker::Workers,
+    worker::{QUEUES, Service},
 };
 use super::{
     FsCounts,
     media::{Change, ExchangeError},
     virtio::{
-        ActivateError, DeviceKind, DeviceState, Resources, RestoreError, Running, Version,
+        ActivateError, Crew, DeviceKind, DeviceState, Resources, RestoreError, Running, Version,
         VirtioDevice, feature,
     },
 };
@@ -58,24 +58,14 @@ pub enum FsError {
         /// Why.
         source: Errno,
     },
-    /// No thread.
-    #[error("share {tag}: cannot start its threads")]
-    Threads {
-        /// The share.
-        tag: String,
-        /// Why.
-        source: io::Error,
-    },
 }
 
-/// The device. Dropping it ends its threads and closes its files.
+/// The device. Dropping it closes its files.
 #[derive(Debug)]
 pub struct Fs {
     tag: [u8; TAG],
     state: FsState,
-    workers: Workers,
-    server: Arc<Server>,
-    counts: Arc<FsCounts>,
+    service: Arc<Service>,
 }
 
 impl Fs {
@@ -98,22 +88,20 @@ impl Fs {
         };
         let server = Server::new(root, entries, valid, reopen, files)
             .map_err(|source| FsError::Root { tag: tag.clone(), source })?;
-        let counts = Arc::<FsCounts>::default();
-        let server = Arc::new(server);
-        let workers = Workers::spawn(&tag, &server, &counts)
-            .map_err(|source| FsError::Threads { tag: tag.clone(), source })?;
+        let service =
+            Service { tag: tag.clone(), server: Arc::new(server), counts: Arc::default() };
         let mut field = [0; TAG];
         for (to, from) in field.iter_mut().zip(tag.bytes()) {
             *to = from;
         }
         let state = FsState { version: Version, tag };
-        Ok(Self { tag: field, state, workers, server, counts })
+        Ok(Self { tag: field, state, service: Arc::new(service) })
     }
 
     /// What the share counts; the handle stays good after it was attached.
     #[must_use]
     pub fn counts(&self) -> Arc<FsCounts> {
-        self.counts.clone()
+        self.service.counts.clone()
     }
 }
 
@@ -139,12 +127,12 @@ impl VirtioDevice for Fs {
         }
     }
 
-    fn own_thread(&self) -> bool {
+    fn own_threads(&self) -> bool {
         true
     }
 
     fn activate(&mut self, resources: Resources) -> Result<Box<dyn Running>, ActivateError> {
-        Ok(Box::new(self.workers.start(resources)?))
+        Ok(Box::new(Crew::new(&self.service, resources, QUEUES)?))
     }
 
     fn has_slot(&self, slot: &Slot) -> bool {
@@ -159,11 +147,11 @@ impl VirtioDevice for Fs {
                     _ if !is_name(&name, MAX_NAME) => {
                         Err(Refusal::Unfit("it is no file name".into()))
                     }
-                    Ok([file]) => self.server.give(&name, read_only, file),
+                    Ok([file]) => self.service.server.give(&name, read_only, file),
                     Err(_) => Err(Refusal::Unfit("one descriptor is needed".into())),
                 }
             }
-            Change::Eject(Slot::Entry { name, .. }) => self.server.take(&name),
+            Change::Eject(Slot::Entry { name, .. }) => self.service.server.take(&name),
             Change::Insert(Medium::Disk { .. }, _) | Change::Eject(Slot::Disk(_)) => {
                 return Err(ExchangeError::Unknown(slot));
             }

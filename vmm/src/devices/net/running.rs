@@ -39,7 +39,7 @@ impl RunningNet {
         counts: Arc<NetCounts>,
         resources: Resources,
     ) -> Result<Self, ActivateError> {
-        let Resources { memory, queues, interrupt, features } = resources;
+        let Resources { memory, queues, interrupt, features, .. } = resources;
         let [rx, tx] = <[Virtqueue; 2]>::try_from(queues).map_err(|_| ActivateError::Queues(2))?;
         let rx = Receiver::new(rx, features, counts.clone());
         let tx = Transmitter::new(tx, features, mtu, counts);

@@ -2,6 +2,8 @@
 
 use std::{io, os::fd::BorrowedFd, sync::Arc};
 
+use vmm_sys_util::eventfd::EventFd;
+
 use super::{DeviceState, Interrupt, QueueError, RestoreError, SaveError, Stopped, Virtqueue};
 use crate::{
     api::Slot,
@@ -75,6 +77,8 @@ pub struct Resources {
     pub interrupt: Arc<Interrupt>,
     /// The features that the driver accepted.
     pub features: u64,
+    /// Where [`VirtioDevice::own_threads`] is true: rung when [`Running::has_threads`] has become false.
+    pub rest: Option<EventFd>,
 }
 
 /// A device as long as no driver runs it: it has no guest memory.
@@ -100,9 +104,9 @@ pub trait VirtioDevice: Send {
         None
     }
 
-    /// True: a thread of the running device waits on the queues' doorbells, which block when they are read. False: the event loop
-    /// waits on them and calls [`Running::process`].
-    fn own_thread(&self) -> bool {
+    /// True: the running device may have threads that wait on the queues' doorbells ([`Running::has_threads`]). False: the event loop
+    /// alone waits on them and calls [`Running::process`].
+    fn own_threads(&self) -> bool {
         false
     }
 
@@ -156,6 +160,11 @@ pub trait Running: Send {
     /// # Errors
     /// A ring that makes no sense; the transport drops the device and sets `NEEDS_RESET`.
     fn process(&mut self, event: Event) -> Result<(), QueueError>;
+
+    /// Whether threads of the device answer its doorbells now, so that the event loop leaves them alone.
+    fn has_threads(&self) -> bool {
+        false
+    }
 
     /// Ends what is under way, so that every chain that was taken is given back, and touches guest memory no more until
     /// [`Running::resume`] or the reset. [`Running::process`] is not called meanwhile.

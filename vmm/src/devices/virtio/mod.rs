@@ -3,6 +3,7 @@
 
 mod attach;
 mod chain;
+mod crew;
 mod device;
 mod interrupt;
 mod queue;
@@ -12,12 +13,14 @@ mod state;
 mod status;
 mod transport;
 mod vectors;
+mod watch;
 
 #[cfg(test)]
 mod tests;
 
 pub use attach::{AttachError, Attached, attach};
 pub use chain::{Chain, ChainFault, Slices};
+pub use crew::{Crew, Lead, Rings, Work};
 pub use device::{ActivateError, DeviceKind, Event, Resources, Running, VirtioDevice};
 pub use interrupt::Interrupt;
 pub use queue::{QueueError, Virtqueue};

@@ -13,6 +13,8 @@ use crate::memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryTrait};
 
 /// `VIRTQ_AVAIL_F_NO_INTERRUPT`.
 const NO_INTERRUPT: u16 = 1;
+/// `VIRTQ_USED_F_NO_NOTIFY`.
+const NO_NOTIFY: u16 = 1;
 
 /// A ring that makes no sense: the device cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -130,12 +132,33 @@ impl Virtqueue {
         Ok(self.queue.add_used(memory, head, written)?)
     }
 
-    /// Asks the driver to ring the doorbell for the next chain; true when there is one already.
+    /// Asks the driver to ring the doorbell for the next chain; true when there is one already. A driver that was asked before is not
+    /// asked again: guest memory that is not written to stays shared.
     ///
     /// # Errors
     /// The ring cannot be accessed.
     pub fn enable_doorbell(&mut self, memory: &GuestMemory) -> Result<bool, QueueError> {
-        Ok(self.queue.enable_notification(memory)?)
+        if !self.doorbell_is_enabled(memory)? {
+            return Ok(self.queue.enable_notification(memory)?);
+        }
+        fence(Ordering::SeqCst);
+        let index = self.queue.avail_idx(memory, Ordering::Relaxed)?;
+        Ok(index.0 != self.queue.next_avail())
+    }
+
+    /// Whether the used ring says that the driver is to ring for the next chain (virtio 1.3, 2.7.10).
+    fn doorbell_is_enabled(&self, memory: &GuestMemory) -> Result<bool, QueueError> {
+        let (used, size) = (self.queue.used_ring(), u64::from(self.queue.size()));
+        let load = |address| -> Result<u16, QueueError> {
+            let value: u16 = memory
+                .load(GuestAddress(address), Ordering::Relaxed)
+                .map_err(virtio_queue::Error::GuestMemory)?;
+            Ok(u16::from_le(value))
+        };
+        if self.queue.event_idx_enabled() {
+            return Ok(load(used + 4 + 8 * size)? == self.queue.next_avail());
+        }
+        Ok(load(used)? & NO_NOTIFY == 0)
     }
 
     /// Tells the driver that it need not ring the doorbell.
@@ -169,14 +192,6 @@ impl Virtqueue {
     #[must_use]
     pub fn position(&self) -> u16 {
         self.queue.next_used()
-    }
-
-    /// Takes the doorbell's rings; blocks until there is one where [`super::VirtioDevice::own_thread`] is true.
-    ///
-    /// # Errors
-    /// Those of read(2).
-    pub fn answer_doorbell(&self) -> io::Result<()> {
-        self.doorbell.read().map(|_| ())
     }
 
     /// Rings the doorbell, so that the event loop comes back to this queue after it looked at its other events.

@@ -124,12 +124,6 @@ pub enum SaveError {
         /// What is under way.
         why: String,
     },
-    /// It serves nobody any more.
-    #[error("a thread of the {device} device is gone")]
-    Thread {
-        /// The device.
-        device: &'static str,
-    },
 }
 
 /// Why a device cannot go on from a state.

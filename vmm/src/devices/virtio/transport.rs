@@ -1,16 +1,11 @@
-//! The MMIO transport (virtio 1.3, 4.2): feature negotiation, queue set-up, the status state machine, and the delivery of
-//! events to the running device.
+//! The MMIO transport (virtio 1.3, 4.2): feature negotiation, queue set-up, and the status state machine.
 
-use std::{fmt, io, os::fd::AsRawFd, sync::Arc};
+use std::{fmt, io, sync::Arc};
 
-use event_manager::{EventOps, Events, MutEventSubscriber};
-use vmm_sys_util::{
-    epoll::EventSet,
-    eventfd::{EFD_NONBLOCK, EventFd},
-};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::{
-    ActivateError, Event, Interrupt, Resources, Running, VirtioDevice, feature,
+    ActivateError, Interrupt, Resources, Running, VirtioDevice, feature,
     queue::QueueConfig,
     register::{self, Register},
     status::{self, Transition},
@@ -20,9 +15,6 @@ use crate::{
     devices::media::{Change, ExchangeError},
     memory::GuestMemory,
 };
-
-/// The event data of [`VirtioDevice::source`]; a doorbell's is its queue's index.
-const SOURCE: u32 = u32::MAX;
 
 /// One device's registers and, while a driver runs it, the device.
 pub struct MmioTransport {
@@ -43,8 +35,12 @@ pub struct MmioTransport {
     /// The running device was saved and waits for [`MmioTransport::resume`].
     pub(super) frozen: bool,
     /// The event loop leaves the device's own descriptor alone, because it became ready meanwhile.
-    unwatched: bool,
-    watch_result: Result<(), event_manager::Error>,
+    pub(super) unwatched: bool,
+    /// Rung when the threads of the device are gone, if it has some.
+    pub(super) rest: Option<EventFd>,
+    /// The event loop leaves the doorbells to the device's threads.
+    pub(super) theirs: bool,
+    pub(super) watch_result: Result<(), event_manager::Error>,
 }
 
 impl fmt::Debug for MmioTransport {
@@ -62,13 +58,14 @@ impl fmt::Debug for MmioTransport {
 impl MmioTransport {
     pub(super) fn new(device: Box<dyn VirtioDevice>, memory: GuestMemory) -> io::Result<Self> {
         let sizes = device.queue_sizes();
-        let flags = if device.own_thread() { 0 } else { EFD_NONBLOCK };
+        let doorbell = |_: &u16| EventFd::new(EFD_NONBLOCK);
+        let rest = device.own_threads().then(|| EventFd::new(EFD_NONBLOCK)).transpose()?;
         Ok(Self {
             offered: device.features() | feature::VERSION_1,
             running: None,
             memory,
             interrupt: Arc::new(Interrupt::new()?),
-            doorbells: sizes.iter().map(|_| EventFd::new(flags)).collect::<io::Result<_>>()?,
+            doorbells: sizes.iter().map(doorbell).collect::<io::Result<_>>()?,
             queues: sizes.iter().copied().map(QueueConfig::new).collect(),
             status: 0,
             accepted: 0,
@@ -77,6 +74,8 @@ impl MmioTransport {
             selected_queue: 0,
             frozen: false,
             unwatched: false,
+            rest,
+            theirs: false,
             watch_result: Ok(()),
             device,
         })
@@ -272,6 +271,7 @@ impl MmioTransport {
             queues,
             interrupt: self.interrupt.clone(),
             features: self.accepted,
+            rest: self.rest.as_ref().map(EventFd::try_clone).transpose()?,
         })
     }
 
@@ -287,58 +287,6 @@ impl MmioTransport {
         self.selected_queue = 0;
         for queue in &mut self.queues {
             *queue = QueueConfig::new(queue.max_size);
-        }
-    }
-
-    fn watch(&self, ops: &mut EventOps<'_>) -> Result<(), event_manager::Error> {
-        if !self.device.own_thread() {
-            for (index, doorbell) in (0..SOURCE).zip(&self.doorbells) {
-                ops.add(Events::with_data(doorbell, index, EventSet::IN))?;
-            }
-        }
-        self.source().map_or(Ok(()), |source| ops.add(source))
-    }
-
-    /// The device's own descriptor, as the event loop watches it.
-    fn source(&self) -> Option<Events> {
-        let source = self.device.source()?;
-        Some(Events::with_data_raw(source.as_raw_fd(), SOURCE, EventSet::IN))
-    }
-}
-
-impl MutEventSubscriber for MmioTransport {
-    fn init(&mut self, ops: &mut EventOps<'_>) {
-        self.watch_result = self.watch(ops);
-    }
-
-    fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
-        let event = if events.data() == SOURCE {
-            if self.frozen {
-                // It stays ready, and nobody may look at it now.
-                self.unwatched = ops.remove(events).is_ok();
-            }
-            Event::Source
-        } else {
-            let index = events.data() as usize;
-            // Nothing to read means that the ring was taken already.
-            if let Some(doorbell) = self.doorbells.get(index) {
-                let _ = doorbell.read();
-            }
-            Event::Doorbell(index)
-        };
-        if self.frozen {
-            return;
-        }
-        if self.unwatched
-            && let Some(source) = self.source()
-        {
-            self.unwatched = ops.add(source).is_err();
-        }
-        if let Some(running) = &mut self.running
-            && running.process(event).is_err()
-        {
-            self.running = None;
-            self.interrupt.needs_reset();
         }
     }
 }
