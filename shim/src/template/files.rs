@@ -28,6 +28,8 @@ pub(super) const STATE: &str = "state";
 pub(super) const MEMORY: &str = "memory";
 const METADATA: &str = "template.json";
 const VERIFIED: &str = "verified";
+/// How the names of files begin that are not whole yet.
+pub(super) const NEW: &str = ".new-";
 const USED: &str = "used";
 /// The longest of these JSON files.
 const MAX_JSON: u64 = 64 << 10;
@@ -216,6 +218,11 @@ pub(super) fn verify(directory: &Path, metadata: &Metadata) -> Result<(), Flaw> 
 /// Notes that both files are whole. Without the note the next one looks again.
 fn remember(directory: &Path, state: &File, memory: &File) {
     if let Ok(verified) = verified(state, memory) {
+        // What killed processes began to note.
+        let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+        let begun = entries
+            .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(NEW.as_bytes()));
+        begun.for_each(|entry| drop(fs::remove_file(entry.path())));
         let _ = write(&directory.join(VERIFIED), &verified, false);
     }
 }
@@ -280,12 +287,13 @@ fn check_sizes(metadata: &Metadata) -> Result<(), String> {
     Ok(())
 }
 
-/// Replaces a file as a whole. `durable`: it must outlast a loss of power.
+/// Replaces a file as a whole, by way of one whose name begins with [`NEW`] and its own. `durable`: it must outlast a loss of power.
 pub(super) fn write(path: &Path, value: &impl Serialize, durable: bool) -> io::Result<()> {
     let text = serde_json::to_vec(value)?;
     let parent = path.parent().unwrap_or(Path::new("."));
     // Made with the mode 0600.
-    let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(parent)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let mut file = tempfile::Builder::new().prefix(&format!("{NEW}{name}.")).tempfile_in(parent)?;
     file.write_all(&text)?;
     if durable {
         file.as_file().sync_all()?;

@@ -4,7 +4,7 @@
 //! <directory>/<key>/         a template (see files)
 //! <directory>/<key>.lock     held by its maker or remover, or by all who start clones of it
 //! <directory>/<key>.failed   why it could not be made lately
-//! <directory>/.new-<key>/    one that is being made; `.old-<key>`: one that goes
+//! <directory>/.new-<key>/    one that is being made; `.old-<key>`: one that goes; `.new-<key>.`…: a file of the above that is written
 //! ```
 //!
 //! A template appears and goes by one rename. Whatever killed processes left is removed by the next that makes one.
@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Key, Metadata, Shape, TemplateError, Templates,
-    files::{self, Flaw, Made},
+    files::{self, Flaw, Made, NEW},
     lock::Lock,
 };
 
@@ -33,7 +33,6 @@ const FAILED_FOR: Duration = Duration::from_secs(600);
 const SILENCE: Duration = Duration::from_secs(1);
 /// The shortest and longest pauses between looks at a lock.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
-const NEW: &str = ".new-";
 const OLD: &str = ".old-";
 
 /// The templates of a directory.
@@ -289,11 +288,14 @@ impl Store {
     fn sweep(&self, own: Option<&Key>) {
         for (name, path) in self.names() {
             let rest = name.strip_prefix(NEW).or_else(|| name.strip_prefix(OLD));
-            let Some(key) = rest.and_then(Key::parse) else { continue };
+            // A file has more of a name after its key.
+            let key = rest.and_then(|rest| rest.split('.').next()).and_then(Key::parse);
+            let Some(key) = key else { continue };
+            let remove = || fs::remove_dir_all(&path).or_else(|_| fs::remove_file(&path));
             if own == Some(&key) {
-                let _ = fs::remove_dir_all(path);
+                let _ = remove();
             } else if let Ok(Some(_lock)) = self.lock(&key, true) {
-                let _ = fs::remove_dir_all(path);
+                let _ = remove();
             }
         }
     }

@@ -1,5 +1,7 @@
 //! The store with files that no VMM made.
 
+mod killed;
+
 use std::{
     cell::Cell,
     env,
@@ -65,15 +67,19 @@ impl Place {
     }
 }
 
-/// This program as another process, which does the rest of a test.
+/// This program as another process, which does the rest of a test; it is run by what `wrap` says.
+fn helper_under(wrap: &[String], dir: &Path, what: &str) -> Command {
+    let this = env::current_exe().unwrap().display().to_string();
+    let mut words = wrap.to_vec();
+    words.extend([this, "--exact".into(), "template::tests::as_another_process".into()]);
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]).arg("--nocapture");
+    command.env("BULKHEAD_TEST_STORE", dir).env("BULKHEAD_TEST_DOES", what);
+    command
+}
+
 fn helper(dir: &Path, what: &str) -> Child {
-    Command::new(env::current_exe().unwrap())
-        .args(["--exact", "template::tests::as_another_process", "--nocapture"])
-        .env("BULKHEAD_TEST_STORE", dir)
-        .env("BULKHEAD_TEST_DOES", what)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap()
+    helper_under(&[], dir, what).stdout(Stdio::piped()).spawn().unwrap()
 }
 
 /// Does nothing unless [`helper`] has started it.
@@ -84,7 +90,15 @@ fn as_another_process() {
     let text = fs::read(dir.join("shape")).unwrap();
     let shape: Shape = serde_json::from_slice(&text).unwrap();
     let does = env::var("BULKHEAD_TEST_DOES").unwrap();
+    if does == "fail" {
+        let fail = |_: &Path| Err(TemplateError::Making("no room".into()));
+        store.obtain(&shape, PATIENCE, &mut || (), &mut { fail }).unwrap_err();
+        return;
+    }
     let held = store.obtain(&shape, PATIENCE, &mut || (), &mut |draft| {
+        if does == "quick" {
+            return testing::files(draft);
+        }
         let mut log = File::options().append(true).create(true).open(dir.join("made")).unwrap();
         writeln!(log, "{}", std::process::id()).unwrap();
         if does == "hang" {
