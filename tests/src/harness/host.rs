@@ -3,7 +3,7 @@
 use std::{
     env,
     ffi::OsStr,
-    fs::File,
+    fs::{self, File},
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -165,4 +165,27 @@ pub(super) fn slot() -> File {
         }
         thread::sleep(Duration::from_millis(100));
     }
+}
+
+/// What this host has available, or the group that a container of tests is limited to has left, in KiB.
+///
+/// # Panics
+/// The host has no `/proc`.
+#[must_use]
+pub fn available_kib() -> u64 {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let meminfo = read("/proc/meminfo");
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let number = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    let host = number.expect("/proc is mounted");
+    let groups = [
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ];
+    let left = groups.into_iter().filter_map(|(limit, used)| {
+        let number =
+            |name: &str| read(&format!("/sys/fs/cgroup/{name}")).trim().parse::<u64>().ok();
+        Some(number(limit)?.saturating_sub(number(used)?) >> 10)
+    });
+    left.fold(host, u64::min)
 }

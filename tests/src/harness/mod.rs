@@ -11,7 +11,7 @@ mod programs;
 mod pty;
 mod running;
 
-pub use host::Host;
+pub use host::{Host, available_kib};
 pub use images::{image_with_probe, layout_with_probe, write_archive};
 pub use outcome::Outcome;
 pub use programs::{binary, guest_kernel, kvm_missing, probe, templates};

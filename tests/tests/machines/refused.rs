@@ -3,7 +3,7 @@
 use std::{fs, process::Command};
 
 use bulkhead_tests::{
-    harness::{Host, binary, guest_kernel, kvm_missing},
+    harness::{Host, available_kib, binary, guest_kernel, kvm_missing},
     image::{Compression, Config, Entry, Image, Layer},
 };
 
@@ -225,24 +225,6 @@ fn a_name_that_runs_is_taken_until_its_container_ends() {
     first.wait().assert_code(0);
     host.assert_nothing_left();
     host.run(&["image", "rm", "busybox"]).assert_clean();
-}
-
-/// What this host has available, or the group that a container of tests is limited to has left, in KiB.
-fn available_kib() -> u64 {
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let meminfo = read("/proc/meminfo");
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:")).unwrap();
-    let host: u64 = line.trim().strip_suffix(" kB").unwrap().parse().unwrap();
-    let groups = [
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ];
-    let left = groups.into_iter().filter_map(|(limit, used)| {
-        let number =
-            |name: &str| read(&format!("/sys/fs/cgroup/{name}")).trim().parse::<u64>().ok();
-        Some(number(limit)?.saturating_sub(number(used)?) >> 10)
-    });
-    left.fold(host, u64::min)
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod bundles;
 mod damaged;
 mod killed;
 mod made;
+mod storm;
 mod verbs;
 
 use std::{
