@@ -29,6 +29,8 @@ pub(crate) enum Source {
     Memory(u32),
     /// A container asks a name server.
     Names(u32),
+    /// A connection to a port came about, or did not.
+    Port(u32),
     /// A relay and which of its descriptors.
     Relay(u32, Side),
 }
@@ -48,6 +50,7 @@ pub(crate) enum Side {
 const RELAY: u64 = 1 << 63;
 const MEMORY: u64 = 1 << 62;
 const NAMES: u64 = 1 << 61;
+const PORT: u64 = 1 << 60;
 
 /// An epoll instance.
 #[derive(Debug)]
@@ -79,6 +82,11 @@ impl Events {
         epoll::add(&self.0, fd, EventData::new_u64(source.number()), changes)
     }
 
+    /// Tells no more of `fd`.
+    pub(crate) fn remove(&self, fd: impl AsFd) -> Result<(), Errno> {
+        epoll::delete(&self.0, fd)
+    }
+
     /// Waits for events, or only looks for some.
     pub(crate) fn wait(
         &self,
@@ -108,18 +116,19 @@ impl Source {
             Source::Children => 1,
             Source::Memory(id) => u64::from(id) | MEMORY,
             Source::Names(id) => u64::from(id) | NAMES,
+            Source::Port(id) => u64::from(id) | PORT,
             Source::Relay(id, side) => u64::from(id) << 2 | side as u64 | RELAY,
         }
     }
 
     fn from_number(number: u64) -> Option<Self> {
+        let id = u32::try_from(number & 0xffff_ffff).ok()?;
         match number {
             0 => Some(Source::Control),
             1 => Some(Source::Children),
-            _ if number & MEMORY != 0 => {
-                u32::try_from(number & 0xffff_ffff).ok().map(Source::Memory)
-            }
-            _ if number & NAMES != 0 => u32::try_from(number & 0xffff_ffff).ok().map(Source::Names),
+            _ if number & MEMORY != 0 => Some(Source::Memory(id)),
+            _ if number & NAMES != 0 => Some(Source::Names(id)),
+            _ if number & PORT != 0 => Some(Source::Port(id)),
             _ => {
                 let side = match number & 3 {
                     0 => Side::Socket,
@@ -174,8 +183,9 @@ mod tests {
             .flat_map(|side| [0, 1, 77, u32::MAX].map(|id| Source::Relay(id, side)));
         let others = [0, 5, u32::MAX].map(Source::Memory);
         let names = [0, 5, u32::MAX].map(Source::Names);
+        let ports = [0, 5, u32::MAX].map(Source::Port);
         let single = [Source::Control, Source::Children];
-        let all = single.into_iter().chain(others).chain(names).chain(relays);
+        let all = single.into_iter().chain(others).chain(names).chain(ports).chain(relays);
         for source in all {
             assert_eq!(Source::from_number(source.number()), Some(source));
         }

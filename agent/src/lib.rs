@@ -10,6 +10,7 @@ mod limits;
 mod link;
 mod network;
 mod pod;
+mod ports;
 mod processes;
 mod relay;
 mod relays;

@@ -106,7 +106,7 @@ fn open() -> Result<Socket, Failure> {
 }
 
 /// Does something in the network namespace of a process. Sockets stay in the one that they were made in.
-fn inside<T>(process: Pid, body: impl FnOnce() -> T) -> Result<T, Errno> {
+pub(crate) fn inside<T>(process: Pid, body: impl FnOnce() -> T) -> Result<T, Errno> {
     use rustix::fs::{Mode, OFlags, open};
     let namespace =
         |whose: &str| open(format!("/proc/{whose}/ns/net"), OFlags::CLOEXEC, Mode::empty());

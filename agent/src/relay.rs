@@ -1,4 +1,4 @@
-//! One connection to the monitor and the process's streams behind it: bytes in both directions, half-closes, and no more
+//! One connection to the monitor and the process's streams, or a connection to a port, behind it: bytes in both directions, half-closes, and no more
 //! in hand than one buffer for each direction: a side that does not read makes the other one wait.
 
 use std::{
@@ -30,6 +30,8 @@ pub(crate) struct Relay {
     input: Option<Rc<OwnedFd>>,
     /// Where the monitor's bytes come from; gone at its end.
     output: Option<Rc<OwnedFd>>,
+    /// Both are one socket, of which each half ends by itself.
+    is_port: bool,
     /// Bytes that have come from there.
     taken: Rc<Cell<u64>>,
     to_process: Backlog,
@@ -83,10 +85,18 @@ impl Relay {
             connected: false,
             input,
             output,
+            is_port: false,
             taken: Rc::default(),
             to_process: Backlog::default(),
             to_monitor,
         }
+    }
+
+    /// A relay between a socket that is connecting to the monitor and a connection to a port.
+    pub(crate) fn of_port(socket: OwnedFd, token: Token, port: OwnedFd) -> Self {
+        let port = Rc::new(port);
+        let relay = Self::new(socket, token, Some(Rc::clone(&port)), Some(port));
+        Self { is_port: true, ..relay }
     }
 
     /// Counts what the process writes, as long as somebody asks.
@@ -154,7 +164,13 @@ impl Relay {
             |bytes| rustix::io::write(input, bytes),
         );
         match flow {
-            Flow::Ended => self.input = None,
+            Flow::Ended => {
+                if self.is_port {
+                    // It may be gone.
+                    let _ = rustix::net::shutdown(input, Shutdown::Write);
+                }
+                self.input = None;
+            }
             Flow::Broken => self.end_input(),
             Flow::Waits | Flow::More => {}
         }
@@ -192,11 +208,10 @@ impl Relay {
         match flow {
             Flow::Ended if self.output.is_some() => {
                 // A terminal ends in both directions.
-                if self
-                    .input
-                    .as_ref()
-                    .zip(self.output.as_ref())
-                    .is_some_and(|(a, b)| Rc::ptr_eq(a, b))
+                let ends = (self.input.as_ref(), self.output.as_ref());
+                if let (Some(input), Some(output)) = ends
+                    && Rc::ptr_eq(input, output)
+                    && !self.is_port
                 {
                     self.end_input();
                 }

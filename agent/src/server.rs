@@ -25,6 +25,7 @@ use crate::{
     link::Link,
     network::{self, Cards},
     pod,
+    ports::{self, Outcome, Ports},
     processes::{Joined, Meters, Processes},
     relay::Relay,
     relays::Relays,
@@ -54,6 +55,7 @@ pub(crate) struct Server {
     template: Template,
     cards: Cards,
     resolver: Resolver,
+    ports: Ports,
     /// What need not be done before a program runs: streams of new processes, and memory of started containers.
     new_relays: Vec<(Target, [Option<Relay>; 2])>,
     unwatched: Vec<String>,
@@ -83,6 +85,7 @@ impl Server {
             template: Template::default(),
             cards: Cards::default(),
             resolver: Resolver::default(),
+            ports: Ports::default(),
             new_relays: Vec::new(),
             unwatched: Vec::new(),
         })
@@ -117,6 +120,10 @@ impl Server {
                     }
                 }
                 Source::Names(number) => self.resolver.ask(number, &mut self.control),
+                Source::Port(number) => {
+                    let outcome = self.ports.turn(number, &self.events);
+                    self.connected(outcome);
+                }
                 Source::Relay(id, side) => self.relays.event(id, side, flags),
             }
         }
@@ -200,6 +207,7 @@ impl Server {
                 self.resolver.answer(&resolved);
                 Ok(Reply::Done)
             }
+            Call::Connect(connect) => self.connect_port(&connect),
             // Everything has ended by now.
             Call::Shutdown => Ok(Reply::Done),
         }
@@ -284,6 +292,37 @@ impl Server {
         entry.execs.insert(name, joined);
         self.relay(target, prepared, console)?;
         Ok(process(pid, Vec::new()))
+    }
+
+    fn connect_port(&mut self, connect: &protocol::Connect) -> Answer {
+        let entry = self.processes.entry(&connect.container).map_err(failure)?;
+        if entry.container.is_stopped() {
+            return Err(state(format!("container {} has stopped", connect.container)));
+        }
+        boot::needs_proc()?;
+        let pid = entry.container.init().pid();
+        let sockets = network::inside(pid, ports::sockets)
+            .map_err(|errno| system(format!("cannot reach the container's network: {errno}")))?;
+        let outcome = self.ports.begin(sockets, connect, &self.events)?;
+        self.connected(outcome);
+        Ok(Reply::Done)
+    }
+
+    /// Forwards a connection to a port that came about, or says that it did not.
+    fn connected(&mut self, outcome: Outcome) {
+        let (stream, done) = match outcome {
+            Outcome::Waits => return,
+            Outcome::Refused(stream) => (stream, false),
+            Outcome::Connected(stream, port) => {
+                let relay = self.link.connect(protocol::STREAM_PORT);
+                let relay = relay.map(|socket| Relay::of_port(socket, stream, port));
+                let added = relay.and_then(|relay| self.relays.add(&self.events, relay));
+                (stream, added.is_ok())
+            }
+        };
+        if !done {
+            self.control.put(&Message::Refused { stream });
+        }
     }
 
     fn streams(

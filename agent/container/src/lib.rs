@@ -15,6 +15,7 @@ mod clone;
 mod container;
 mod descriptors;
 mod detached;
+pub mod ebpf;
 mod error;
 mod gate;
 pub mod hooks;

@@ -1,6 +1,6 @@
 //! The socket.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::{
     io::Errno,
@@ -55,6 +55,23 @@ impl Socket {
     /// `ENODEV`: there is none.
     pub fn index(&self, name: &str) -> Result<u32, Errno> {
         netdevice::name_to_index(&self.socket, name)
+    }
+
+    /// Its network namespace.
+    ///
+    /// # Errors
+    /// `EPERM` without CAP_NET_ADMIN there.
+    pub fn namespace(&self) -> Result<OwnedFd, Errno> {
+        /// linux/sockios.h: `SIOCGSKNS`.
+        const NAMESPACE_OF: libc::Ioctl = 0x894c;
+        // SAFETY: takes no pointer.
+        let namespace = unsafe { libc::ioctl(self.socket.as_raw_fd(), NAMESPACE_OF) };
+        if namespace < 0 {
+            let error = std::io::Error::last_os_error();
+            return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO));
+        }
+        // SAFETY: the descriptor is new and nobody else's.
+        Ok(unsafe { OwnedFd::from_raw_fd(namespace) })
     }
 
     /// Sends all messages in one, which the kernel handles one after the other. After one that it refuses it goes on

@@ -6,7 +6,7 @@
 //! * [`CONTROL_PORT`]: one connection. The agent says [`Message::Ready`] first; then the monitor sends [`Request`]s and
 //!   the agent answers each with one [`Message::Reply`], in order, and sends [`Message::Exited`] whenever a process ended.
 //!   A clone has its template's connection and says no [`Message::Ready`] of its own; its monitor sends [`Call::Awaken`] first.
-//! * [`STREAM_PORT`]: one connection for each stdio stream that a request named by a [`Token`]. The agent sends one
+//! * [`STREAM_PORT`]: one connection for each stdio stream, or connection to a port, that a request named by a [`Token`]. The agent sends one
 //!   [`StreamHello`]; everything after it is the stream's raw bytes, with the half-closes of the sockets.
 //!
 //! A message is a little-endian `u32` length and as many bytes of JSON. The monitor trusts nothing that the agent sends:
@@ -26,7 +26,7 @@ pub use message::{
 };
 
 pub use network::{Network, Query, Resolved};
-pub use pod::{MEMORY, Memory, Shared};
+pub use pod::{Connect, MEMORY, Memory, Shared};
 pub use process::ProcessInfo;
 pub use stats::Stats;
 
@@ -34,7 +34,7 @@ pub use stats::Stats;
 pub const VERSION: u32 = 4;
 /// The port of the control connection.
 pub const CONTROL_PORT: u32 = 1024;
-/// The port of the stdio connections.
+/// The port of the streams' connections.
 pub const STREAM_PORT: u32 = 1025;
 /// Where a guest has the virtio-fs devices of [`Create::shares`], each in a directory of its tag's name.
 pub const SHARES: &str = "/run/bulkhead/shares";

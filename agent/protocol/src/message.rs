@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Memory, Network, ProcessInfo, Query, Resolved, Shared, Stats};
+use crate::{Connect, Memory, Network, ProcessInfo, Query, Resolved, Shared, Stats};
 
-/// Names one stdio stream of one process; chosen by the monitor, unique in a sandbox.
+/// Names one stdio stream of one process, or a connection to a port; chosen by the monitor, unique in a sandbox.
 pub type Token = u64;
 
 /// What the monitor asks for.
@@ -95,6 +95,8 @@ pub enum Call<S = Value, P = Value, R = Value> {
     Awaken(Awaken),
     /// A name server's answer to a [`Message::Query`].
     Resolved(Resolved),
+    /// Connects to a port in the guest. The answer says only whether that has begun.
+    Connect(Connect),
     /// Ends every process, writes every file system back and powers the guest off.
     Shutdown,
 }
@@ -289,6 +291,11 @@ pub enum Message {
     },
     /// A process asks a name server.
     Query(Query),
+    /// Nobody listens where [`Call::Connect`] wanted to connect to.
+    Refused {
+        /// [`Connect::stream`], which does not come.
+        stream: Token,
+    },
     /// A process ended.
     Exited(Exited),
     /// Processes of a running container were killed for want of memory.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Root;
+use crate::{Root, Token};
 
 /// Where a guest has the file systems of [`crate::Create::memory`], each in a directory of its name.
 pub const MEMORY: &str = "/run/bulkhead/memory";
@@ -28,6 +28,21 @@ pub struct Memory {
     pub name: String,
     /// Bytes; 0: half of the guest's memory.
     pub size: u64,
+}
+
+/// A connection of the host's to a program in the guest that listens on a loopback address of a container's network. The agent connects to it,
+/// and then opens the stream; or it says [`crate::Message::Refused`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Connect {
+    /// Whose network it is.
+    pub container: String,
+    /// Which address is tried first: `::1`, or `127.0.0.1`. The other one is the second: who forwards a port means the program, whichever it has.
+    pub v6: bool,
+    /// The TCP port, from 1.
+    pub port: u16,
+    /// What carries it, both ways with the half-closes.
+    pub stream: Token,
 }
 
 impl Root {

@@ -1,7 +1,7 @@
 //! The network cards of a template: out of sight in a network namespace of their own, so that a clone whose container has no network
 //! shows none. A card that a container has comes back from there.
 
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use bulkhead_netlink::{self as netlink, Batch, Refused, Socket};
 use bulkhead_protocol::{
@@ -89,27 +89,13 @@ fn moved(result: Result<(), Refused>) -> Result<(), Failure> {
 
 /// Makes a network namespace: a socket in it, and itself. This thread stays in that of `here`.
 fn another(here: &Socket) -> Result<(Socket, OwnedFd), Errno> {
-    let own = namespace_of(here)?;
+    let own = here.namespace()?;
     // SAFETY: this thread's descriptors and memory stay as they are.
     unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
     let made = Socket::open().and_then(|there| {
-        let namespace = namespace_of(&there)?;
+        let namespace = there.namespace()?;
         Ok((there, namespace))
     });
     move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::Network))?;
     made
-}
-
-/// The network namespace of a socket.
-fn namespace_of(socket: &Socket) -> Result<OwnedFd, Errno> {
-    /// linux/sockios.h: `SIOCGSKNS`.
-    const NAMESPACE_OF: libc::Ioctl = 0x894c;
-    // SAFETY: takes no pointer.
-    let namespace = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), NAMESPACE_OF) };
-    if namespace < 0 {
-        let error = std::io::Error::last_os_error();
-        return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO));
-    }
-    // SAFETY: the descriptor is new and nobody else's.
-    Ok(unsafe { OwnedFd::from_raw_fd(namespace) })
 }

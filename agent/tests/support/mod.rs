@@ -201,6 +201,7 @@ impl Agent {
                 Message::OomKilled { container, count } => self.kills.push((container, count)),
                 Message::Ready(_) => panic!("a second Ready"),
                 Message::Query(query) => panic!("{query:?} of a container without a network"),
+                Message::Refused { stream } => panic!("no answer yet, and {stream} is refused"),
             }
         }
     }

@@ -34,6 +34,7 @@ use super::{
     plan::Plan,
     pod::Pod,
     poll::{Poll, Source},
+    ports::Ports,
     relay::Relays,
     signals,
 };
@@ -79,6 +80,8 @@ pub(super) enum Owed {
     Resume(ClientId, String),
     /// A process joined it.
     Exec(ExecId),
+    /// It connects to a port; the connection's stream.
+    Connect(Token),
     /// It was sent a signal.
     Kill(ClientId, String),
     /// For this client as it is.
@@ -112,6 +115,7 @@ pub(super) struct Monitor<'a> {
     pub(super) timeline: Timeline,
     pub(super) network: Network,
     pub(super) names: Names,
+    pub(super) ports: Ports,
     signals: OwnedFd,
     pub(super) caller: Option<OwnedFd>,
     pub(super) record: Option<Record>,
@@ -143,7 +147,8 @@ pub(crate) fn run(plan: &Plan, caller: OwnedFd) -> u8 {
         let admitted = admit(plan, &files)?;
         Place::run_hooks(plan)?;
         let network = place.network(plan)?;
-        let made = Made { record, admitted, network };
+        let ports = Ports::new(plan, place.has_network());
+        let made = Made { record, admitted, network, ports };
         let mut monitor = Monitor::start(plan, files.as_fd(), made, timeline, &mut caller)?;
         monitor.machine_started();
         let ended = monitor.run();
@@ -171,6 +176,7 @@ struct Made {
     record: Record,
     admitted: Admitted,
     network: Network,
+    ports: Ports,
 }
 
 /// Asks whether there is memory for the machine. Where that cannot be found out, it may start.
@@ -222,7 +228,7 @@ impl<'a> Monitor<'a> {
         std::fs::create_dir_all(&sockets).map_err(to(format!("make {}", sockets.display())))?;
         let guest = Guest::listen(&sockets, VSOCK_NAME, &poll)?;
         let clients = Clients::listen(&plan.directory, &poll)?;
-        let Made { record, admitted, network } = made;
+        let Made { record, admitted, network, ports } = made;
         for note in plan.notes.iter().chain(&network.notes) {
             log(files, note);
         }
@@ -249,6 +255,7 @@ impl<'a> Monitor<'a> {
             timeline,
             names: Names::new(network.name_servers()),
             network,
+            ports,
             signals,
             caller: caller.take(),
             record: Some(record),
@@ -281,6 +288,7 @@ impl<'a> Monitor<'a> {
                 self.boot_instead(fault)?;
             }
             self.step_leaving();
+            self.listen_at_ports();
             self.rest();
         }
     }
@@ -323,6 +331,7 @@ impl<'a> Monitor<'a> {
             Source::Relay => self.relays.clear(),
             Source::Listener => self.clients.accept(&self.poll),
             Source::Client(id) => self.client(id, flags),
+            Source::Ports => self.connect_port(),
             Source::Name(number) => {
                 if let Some(resolved) = self.names.answer(number, &self.poll) {
                     // A lost answer is asked for again.

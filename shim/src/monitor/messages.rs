@@ -10,6 +10,7 @@ use super::{
     core::{LAST_WORDS, Monitor, Owed, log, tell},
     fault::{Fault, printable, to},
     message::{Answer, Outcome},
+    ports::Ports,
     relay::is_null,
     terminal, view,
 };
@@ -88,6 +89,10 @@ impl Monitor<'_> {
             }
             Message::Query(query) => {
                 self.names.ask(&query, &self.poll);
+                Ok(())
+            }
+            Message::Refused { stream } => {
+                self.ports.refuse(stream);
                 Ok(())
             }
             Message::OomKilled { container, .. } => {
@@ -180,6 +185,10 @@ impl Monitor<'_> {
                 input.and_then(|()| self.relays.output(0, stream, rustix::stdio::stdout()))
             }
             ERROR => self.relays.output(1, stream, rustix::stdio::stderr()),
+            _ if Ports::is_port(token) => {
+                self.carry_port(token, stream);
+                Ok(())
+            }
             _ => {
                 if let Some(id) = self.execs.stream(token, stream) {
                     self.step_exec(id);

@@ -30,6 +30,7 @@ mod place;
 pub(crate) mod plan;
 mod pod;
 mod poll;
+mod ports;
 pub(crate) mod process;
 pub(crate) mod relay;
 mod requests;

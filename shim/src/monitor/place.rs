@@ -109,6 +109,11 @@ impl Place {
         Ok(network)
     }
 
+    /// Whether this process is in a network namespace that is not the host's.
+    pub(super) fn has_network(&self) -> bool {
+        self.own_network
+    }
+
     /// Gives the interfaces back. A namespace that ends with this process need not be cleaned.
     pub(super) fn leave_network(&self, plan: &Plan) {
         // That of a pod is its sandbox's to give back.

@@ -45,6 +45,8 @@ pub(super) enum Source {
     Client(u32),
     /// A name server.
     Name(u32),
+    /// A connection to the pod's loopback addresses.
+    Ports,
 }
 
 impl Source {
@@ -59,6 +61,7 @@ impl Source {
             Source::Relay => 6,
             Source::Listener => 7,
             Source::Owner => 8,
+            Source::Ports => 9,
             Source::Hello(id) => 1 << 32 | u64::from(id),
             Source::Client(id) => 2 << 32 | u64::from(id),
             Source::Name(id) => 3 << 32 | u64::from(id),
@@ -80,6 +83,7 @@ impl Source {
             (_, 6) => Source::Relay,
             (_, 7) => Source::Listener,
             (_, 8) => Source::Owner,
+            (_, 9) => Source::Ports,
             _ => return None,
         })
     }
@@ -151,6 +155,8 @@ mod tests {
             Source::Streams,
             Source::Relay,
             Source::Listener,
+            Source::Owner,
+            Source::Ports,
             Source::Hello(0),
             Source::Hello(u32::MAX),
             Source::Client(0),

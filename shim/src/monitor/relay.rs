@@ -127,20 +127,35 @@ impl Relays {
     }
 }
 
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+pub(super) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
     thread::Builder::new().name(name.into()).stack_size(STACK).spawn(body).map(drop)
 }
 
+/// Why nothing more is copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Copied {
+    /// The source has ended, and all of it was written.
+    All,
+    /// The source failed.
+    Failed,
+    /// The other side takes no more.
+    Refused,
+}
+
 /// Copies until either side ends; `writing` is told before (true) and after each chunk of so many bytes is written.
-fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, mut writing: impl FnMut(bool, u64)) {
+pub(super) fn copy(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    mut writing: impl FnMut(bool, u64),
+) -> Copied {
     let mut chunk = vec![0; CHUNK];
     loop {
         let length = match rustix::io::read(from, &mut chunk) {
-            Ok(0) => return,
+            Ok(0) => return Copied::All,
             Ok(length) => length,
             Err(errno) if wait(errno, from, PollFlags::IN) => continue,
             // A terminal without its other side says EIO.
-            Err(_) => return,
+            Err(_) => return Copied::Failed,
         };
         writing(true, length as u64);
         let mut rest = chunk.get(..length).unwrap_or_default();
@@ -148,7 +163,7 @@ fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, mut writing: impl FnMut(bool, 
             match rustix::io::write(to, rest) {
                 Ok(written) => rest = rest.get(written..).unwrap_or_default(),
                 Err(errno) if wait(errno, to, PollFlags::OUT) => {}
-                Err(_) => return,
+                Err(_) => return Copied::Refused,
             }
         }
         writing(false, length as u64);

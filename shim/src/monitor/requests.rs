@@ -216,6 +216,12 @@ impl Monitor<'_> {
                     return;
                 }
             },
+            Owed::Connect(stream) => {
+                if result.is_err() {
+                    self.ports.refuse(stream);
+                }
+                return;
+            }
             Owed::Shutdown => {
                 if let Phase::Ending(ending) = &mut self.main.phase {
                     ending.synced();

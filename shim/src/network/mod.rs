@@ -7,6 +7,7 @@
 mod entries;
 mod error;
 mod links;
+mod loopback;
 mod mirror;
 mod read;
 mod tap;
@@ -28,7 +29,9 @@ use bulkhead_vmm::api::{Mac, Nic};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use sha2::{Digest, Sha256};
 
-pub(crate) use self::error::NetworkError;
+#[cfg(test)]
+pub(crate) use self::tests::in_a_namespace;
+pub(crate) use self::{error::NetworkError, loopback::Loopback};
 use self::{error::failed, links::Tap};
 
 /// How long the VMM of a monitor that was killed may hold its taps.

@@ -23,7 +23,7 @@ use super::{
 };
 
 /// Runs a test in a thread that is in an empty network namespace.
-fn in_a_namespace(test: impl FnOnce() + Send + 'static) {
+pub(crate) fn in_a_namespace(test: impl FnOnce() + Send + 'static) {
     let body = move || {
         // SAFETY: this thread's descriptors and memory stay as they are.
         unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();

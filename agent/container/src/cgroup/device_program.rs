@@ -6,19 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
+    ebpf::Instruction,
     error::Error,
     spec::{DeviceRule, DeviceType},
 };
-
-/// `struct bpf_insn`: code, destination and source register, offset, immediate.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Instruction {
-    code: u8,
-    registers: u8,
-    offset: i16,
-    immediate: i32,
-}
 
 /// What a process may do with a device: some of the three bits.
 pub(super) type Access = u8;
@@ -280,7 +271,7 @@ fn exit() -> Instruction {
 }
 
 fn instruction(code: u8, to: u8, from: u8, offset: i16, immediate: i32) -> Instruction {
-    Instruction { code, registers: from << 4 | to, offset, immediate }
+    Instruction::new(code, to, from, offset, immediate)
 }
 
 #[cfg(test)]
