@@ -15,7 +15,7 @@ PREFIX ?= /usr
 PACKAGES := gcc make libc6-dev cpio e2fsprogs
 TEST_PACKAGES := erofs-utils strace busybox-static iproute2
 BROWSER_PACKAGES := chromium-headless-shell fonts-dejavu-core
-ENGINE_PACKAGES := podman buildah docker.io containerd runc conmon containernetworking-plugins iptables
+ENGINE_PACKAGES := podman buildah docker.io containerd docker-registry runc conmon containernetworking-plugins iptables
 BENCH_PACKAGES := qemu-system-x86 crun runc containerd
 
 install_packages = missing=$$(for p in $(1); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \

@@ -69,6 +69,19 @@ impl<'a> Containerd<'a> {
         self.text(&["image", "import", archive.to_str().unwrap()]);
     }
 
+    /// The same daemon in another namespace.
+    #[must_use]
+    pub fn in_namespace(&self, namespace: &str) -> Self {
+        Self { oci: self.oci, daemon: None, namespace: namespace.into() }
+    }
+
+    /// Gives an image a name in a registry that speaks HTTP, and pushes it there.
+    #[track_caller]
+    pub fn push(&self, image: &str, name: &str) {
+        self.text(&["image", "tag", image, name]);
+        self.text(&["image", "push", "--plain-http", name]);
+    }
+
     /// Starts the daemon, and waits until it answers.
     pub fn start(&mut self) {
         let oci = self.oci;
@@ -145,6 +158,19 @@ impl<'a> Containerd<'a> {
     /// The same with another runtime.
     #[must_use]
     pub fn run_with(&self, peer: Peer, options: &[&str], id: &str, words: &[&str]) -> Command {
+        self.run_image(IMAGE, peer, options, id, words)
+    }
+
+    /// The same of another image.
+    #[must_use]
+    pub fn run_image(
+        &self,
+        image: &str,
+        peer: Peer,
+        options: &[&str],
+        id: &str,
+        words: &[&str],
+    ) -> Command {
         let cgroup = format!("/{}-{id}", self.oci.mark());
         let (file, root) = (self.oci.path("options.toml"), self.oci.root());
         let (file, root) = (file.display().to_string(), root.display().to_string());
@@ -158,7 +184,7 @@ impl<'a> Containerd<'a> {
             Peer::Runc | Peer::Crun => ["--runtime", "io.containerd.runc.v2", "--runc-root", &root],
         };
         let first = ["run", "--cgroup", &cgroup];
-        self.command(&[&first[..], &runtime, options, &[IMAGE, id], words].concat())
+        self.command(&[&first[..], &runtime, options, &[image, id], words].concat())
     }
 
     /// A container that runs in the background, without anybody at its streams.

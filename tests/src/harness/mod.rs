@@ -9,6 +9,7 @@ pub mod oci;
 mod outcome;
 mod programs;
 mod pty;
+mod registry;
 mod running;
 
 pub use host::{Host, available_kib};
@@ -16,4 +17,5 @@ pub use images::{image_with_probe, layout_with_probe, write_archive};
 pub use outcome::Outcome;
 pub use programs::{binary, guest_kernel, kvm_missing, probe, templates};
 pub use pty::Terminal;
+pub use registry::Registry;
 pub use running::{Running, end_daemon, signal_process};

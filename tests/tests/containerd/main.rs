@@ -8,6 +8,7 @@ extern crate bulkhead_tests;
 mod cri;
 mod life;
 mod refused;
+mod registry;
 mod row;
 mod snapshots;
 mod streams;

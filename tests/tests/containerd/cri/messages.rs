@@ -96,6 +96,11 @@ pub(super) struct ContainerConfig {
     pub(super) command: Vec<String>,
     #[prost(string, tag = "11")]
     pub(super) log_path: String,
+    /// Its standard input is kept open for those who attach.
+    #[prost(bool, tag = "12")]
+    pub(super) stdin: bool,
+    #[prost(bool, tag = "14")]
+    pub(super) tty: bool,
     #[prost(message, optional, tag = "15")]
     pub(super) linux: Option<LinuxContainer>,
 }
@@ -129,6 +134,57 @@ pub(super) struct Executed {
     pub(super) stderr: Vec<u8>,
     #[prost(int32, tag = "3")]
     pub(super) exit_code: i32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Exec {
+    #[prost(string, tag = "1")]
+    pub(super) container: String,
+    #[prost(string, repeated, tag = "2")]
+    pub(super) command: Vec<String>,
+    #[prost(bool, tag = "3")]
+    pub(super) tty: bool,
+    #[prost(bool, tag = "4")]
+    pub(super) stdin: bool,
+    #[prost(bool, tag = "5")]
+    pub(super) stdout: bool,
+    #[prost(bool, tag = "6")]
+    pub(super) stderr: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Attach {
+    #[prost(string, tag = "1")]
+    pub(super) container: String,
+    #[prost(bool, tag = "2")]
+    pub(super) stdin: bool,
+    #[prost(bool, tag = "3")]
+    pub(super) tty: bool,
+    #[prost(bool, tag = "4")]
+    pub(super) stdout: bool,
+    #[prost(bool, tag = "5")]
+    pub(super) stderr: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct PortForward {
+    #[prost(string, tag = "1")]
+    pub(super) pod: String,
+    #[prost(int32, repeated, tag = "2")]
+    pub(super) ports: Vec<i32>,
+}
+
+/// Where streams are to be had.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Url {
+    #[prost(string, tag = "1")]
+    pub(super) url: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct PullImage {
+    #[prost(message, optional, tag = "1")]
+    pub(super) image: Option<ImageSpec>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -1,12 +1,17 @@
 //! Pods through containerd's CRI plugin, as the kubelet makes them: a sandbox, containers that join it, and their ends.
 
+mod channels;
 mod client;
 mod messages;
 mod pod;
+mod streams;
 
-use bulkhead_tests::harness::oci::Oci;
-use messages::{Empty, Listed, ListedStats};
-use pod::{Cri, EXITED};
+use bulkhead_tests::{
+    harness::{Registry, oci::Oci},
+    image::{Compression, Entry, Layer},
+};
+use messages::{Empty, ImageSpec, Listed, ListedStats, PullImage};
+use pod::{Cri, EXITED, Pod};
 
 isolations!(a_pod_lives, a_pod_dies);
 
@@ -15,8 +20,8 @@ fn a_pod_lives(oci: &Oci) {
     let cri = Cri::new(oci);
     let pod = cri.run_pod("the-pod");
     assert!(pod.ip().starts_with("10."), "{}", pod.ip());
-    let ends = "echo one here; trap 'exit 3' TERM; touch /ready; while :; do sleep 0.2; done";
-    let (one, two) = (pod.start("one", 0, ends), pod.start("two", 0, "exec sleep 100000"));
+    let one = pod.start_attachable("one", streams::HEARS, false);
+    let two = pod.start_attachable("two", &streams::looks(), true);
     pod.exec(&one, "until [ -e /ready ]; do sleep 0.1; done");
     assert_eq!(pod.exec(&one, "hostname"), "the-pod\n");
     assert_eq!(
@@ -28,6 +33,9 @@ fn a_pod_lives(oci: &Oci) {
     pod.exec(&two, listens);
     let asks = "until nc 127.0.0.1 8080 < /dev/null 2>/dev/null; do sleep 0.2; done";
     assert_eq!(pod.exec(&one, asks), "through\n");
+    streams::of_a_command(&pod, &one);
+    streams::of_containers(&pod, &one, &two);
+    streams::to_ports(&pod, &two);
     let processes = pod.exec(&one, "ps");
     assert!(!processes.contains("sleep 100000"), "{processes}");
     let (code, _, error) = pod.run(&one, "echo problem >&2; exit 7");
@@ -46,7 +54,8 @@ fn a_pod_lives(oci: &Oci) {
         assert!(used.is_some_and(|used| used.value > 0), "{stats:?}");
     }
     // More than a pod has disks.
-    let more: Vec<_> = (0..4).map(|number| pod.start("more", number, "sleep 100000")).collect();
+    let mut more = vec![pulled_and_run(&cri, &pod)];
+    more.extend((0..3).map(|number| pod.start("more", number, "sleep 100000")));
     for id in &more {
         assert_eq!(pod.exec(id, "echo x > /file; cat /file"), "x\n");
         pod.stop(id, 0);
@@ -68,6 +77,29 @@ fn a_pod_lives(oci: &Oci) {
         let left: Listed = cri.client.ask(list, Empty {}).unwrap();
         assert!(left.items.is_empty(), "{list}: {left:?}");
     }
+}
+
+/// A container of an image that the plugin pulls from a registry: all of it that containerd does not have comes from there.
+fn pulled_and_run(cri: &Cri<'_>, pod: &Pod<'_>) -> String {
+    let oci = cri.containerd.oci;
+    let registry = Registry::start(&oci.path("registry"));
+    let name = registry.name("marked:test");
+    let mut image = cri.pause.clone();
+    image.config.entrypoint = Vec::new();
+    image.layers.push(Layer::new(&[Entry::file("mark", oci.mark())], Compression::Gzip));
+    let archive = oci.path("marked.tar");
+    image.write_docker_archive("localhost/marked:test", &archive).unwrap();
+    // What the plugin knows of, it keeps.
+    let containerd = cri.containerd.in_namespace(oci.mark());
+    containerd.text(&["image", "import", archive.to_str().unwrap()]);
+    containerd.push("localhost/marked:test", &name);
+    containerd.text(&["image", "rm", "--sync", &name, "localhost/marked:test"]);
+    let pull = PullImage { image: Some(ImageSpec { image: name.clone() }) };
+    let _: Empty = cri.client.call("ImageService/PullImage", pull).unwrap();
+    assert!(registry.blobs_read("marked") > 0, "{}", registry.logged());
+    let pulled = pod.start_image(&name, "pulled", "exec sleep 100000");
+    assert_eq!(pod.exec(&pulled, "cat /mark"), oci.mark());
+    pulled
 }
 
 /// What is wrong is refused and harms nobody; the end of the sandbox is the end of all that is in its microVM.

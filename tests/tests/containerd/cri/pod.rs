@@ -8,18 +8,19 @@ use bulkhead_tests::{
         image_with_probe,
         oci::{Isolation, Oci, Peer},
     },
-    image::Name,
+    image::{Image, Name},
 };
 use serde_json::json;
 use tonic::Status;
 
 use super::{
+    channels::Channels,
     client::Client,
     messages::{
         ContainerConfig, ContainerMetadata, ContainerStatus, ContainerStatusAnswer,
         CreateContainer, Empty, ExecSync, Executed, Id, ImageSpec, Images, LinuxContainer,
-        LinuxPod, Metadata, Namespaces, PodConfig, PodStatusAnswer, Resources, RunPod, Security,
-        Stop, UpdateResources,
+        LinuxPod, Metadata, Namespaces, PodConfig, PodStatusAnswer, PortForward, Resources, RunPod,
+        Security, Stop, UpdateResources, Url,
     },
 };
 
@@ -32,8 +33,10 @@ const NETWORK: &str = "10.211.87.0/24";
 
 /// A containerd with its CRI plugin.
 pub(super) struct Cri<'a> {
-    containerd: Containerd<'a>,
+    pub(super) containerd: Containerd<'a>,
     pub(super) client: Client,
+    /// The sandbox's image, to make others of.
+    pub(super) pause: Image,
 }
 
 /// A pod whose sandbox runs.
@@ -77,7 +80,7 @@ impl<'a> Cri<'a> {
                 .collect();
             [IMAGE, PAUSE].iter().all(|name| names.iter().any(|known| known == name))
         });
-        Self { containerd, client }
+        Self { containerd, client, pause }
     }
 
     fn oci(&self) -> &Oci {
@@ -165,14 +168,8 @@ impl Pod<'_> {
         status.network.unwrap().ip
     }
 
-    /// Makes and starts a container.
-    pub(super) fn try_start(
-        &self,
-        name: &str,
-        attempt: u32,
-        words: &[&str],
-    ) -> Result<String, Status> {
-        let config = ContainerConfig {
+    fn container(name: &str, attempt: u32, words: &[&str]) -> ContainerConfig {
+        ContainerConfig {
             metadata: Some(ContainerMetadata { name: name.into(), attempt }),
             image: Some(ImageSpec { image: IMAGE.into() }),
             command: words.iter().map(ToString::to_string).collect(),
@@ -181,7 +178,38 @@ impl Pod<'_> {
                 resources: Some(Resources { memory_limit_in_bytes: 32 << 20 }),
                 security: Some(Security { namespaces: Some(Namespaces { pid: 1 }) }),
             }),
-        };
+            ..ContainerConfig::default()
+        }
+    }
+
+    /// Makes and starts a container.
+    pub(super) fn try_start(
+        &self,
+        name: &str,
+        attempt: u32,
+        words: &[&str],
+    ) -> Result<String, Status> {
+        self.run_container(Self::container(name, attempt, words))
+    }
+
+    /// One with standard input, and perhaps a terminal.
+    #[track_caller]
+    pub(super) fn start_attachable(&self, name: &str, script: &str, tty: bool) -> String {
+        let container = Self::container(name, 0, &["sh", "-c", script]);
+        let started = self.run_container(ContainerConfig { stdin: true, tty, ..container });
+        started.unwrap_or_else(|status| panic!("{name}: {status}"))
+    }
+
+    /// One of another image.
+    #[track_caller]
+    pub(super) fn start_image(&self, image: &str, name: &str, script: &str) -> String {
+        let container = Self::container(name, 0, &["sh", "-c", script]);
+        let image = Some(ImageSpec { image: image.into() });
+        let started = self.run_container(ContainerConfig { image, ..container });
+        started.unwrap_or_else(|status| panic!("{name}: {status}"))
+    }
+
+    fn run_container(&self, config: ContainerConfig) -> Result<String, Status> {
         let request = CreateContainer {
             pod: self.id.clone(),
             config: Some(config),
@@ -217,6 +245,31 @@ impl Pod<'_> {
         let (code, out, error) = self.run(container, script);
         assert_eq!((code, error.as_str()), (0, ""), "{script}: {out}");
         out
+    }
+
+    /// Streams of this kind, of a container of the pod.
+    #[track_caller]
+    pub(super) fn streams<Q: prost::Message + 'static>(
+        &self,
+        method: &str,
+        request: Q,
+    ) -> Channels {
+        let Url { url } = self.cri.client.ask(method, request).unwrap();
+        Channels::open(&url)
+    }
+
+    /// A connection to a port of the pod.
+    #[track_caller]
+    pub(super) fn forward(&self, port: u16) -> Channels {
+        let request = PortForward { pod: self.id.clone(), ports: vec![port.into()] };
+        let Url { url } = self.cri.client.ask("PortForward", request).unwrap();
+        Channels::open(&format!("{url}?port={port}"))
+    }
+
+    /// The host's process that stands for the pod's sandbox.
+    #[track_caller]
+    pub(super) fn pid(&self) -> u32 {
+        self.cri.containerd.task(&self.id).unwrap().0
     }
 
     #[track_caller]
