@@ -1,21 +1,29 @@
 //! Where a shim listens, and which containers share one.
 
 use std::{
-    fs, io,
-    os::unix::{
-        fs::PermissionsExt,
-        net::{UnixListener, UnixStream},
+    fs::{self, File},
+    io,
+    os::{
+        fd::OwnedFd,
+        unix::net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
 };
 
 use bulkhead::sandbox::Config;
+use rustix::{
+    fs::{FlockOperation, Mode, flock},
+    io::Errno,
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with},
+};
 use sha2::{Digest, Sha256};
 
 use crate::refusal::{Refusal, at};
 
 /// Where containerd's shims have their sockets, whatever containerd's own state directory is.
 const SOCKETS: &str = "/run/containerd/s";
+/// Connections that wait for a shim that begins.
+const BACKLOG: i32 = 128;
 /// The file in the bundle that tells containerd the address.
 const ADDRESS: &str = "address";
 /// Annotations that name the sandbox of a pod, of containerd's CRI plugin and of CRI-O.
@@ -53,6 +61,11 @@ pub(crate) fn url(path: &Path) -> String {
     format!("unix://{}", path.display())
 }
 
+/// Whether somebody listens at the path.
+pub(crate) fn is_served(path: &Path) -> bool {
+    UnixStream::connect(path).is_ok()
+}
+
 /// Listens at the path, unless somebody does.
 ///
 /// # Errors
@@ -61,34 +74,32 @@ pub(crate) fn listen(path: &Path) -> Result<Socket, Refusal> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(at("make", parent))?;
     }
-    // It is listened at before it has its name, so that nobody takes it for one that was left.
-    let new = path.with_extension(format!("{}", std::process::id()));
-    remove(&new)?;
-    let listener = UnixListener::bind(&new).map_err(at("listen at", &new))?;
-    // containerd runs as the same user, and nobody else is to.
-    fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).map_err(at("guard", &new))?;
-    let named = name(&new, path);
-    remove(&new)?;
-    Ok(match named? {
-        true => Socket::Fresh(listener),
-        false => Socket::Served,
-    })
+    let _lock = lock(path)?;
+    if is_served(path) {
+        return Ok(Socket::Served);
+    }
+    remove(path)?;
+    bind(path).map(|listener| Socket::Fresh(listener.into())).map_err(at("listen at", path))
 }
 
-/// Gives the socket its name; false when a shim has it.
-fn name(new: &Path, path: &Path) -> Result<bool, Refusal> {
-    for _ in 0..2 {
-        match fs::hard_link(new, path) {
-            Ok(()) => return Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(at("make", path)(error)),
-        }
-        if UnixStream::connect(path).is_ok() {
-            return Ok(false);
-        }
-        remove(path)?;
-    }
-    Err(Refusal::failed(format!("cannot listen at {}: others do and end again", path.display())))
+/// containerd runs as the same user, and nobody else is to connect.
+fn bind(path: &Path) -> Result<OwnedFd, Errno> {
+    let flags = SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    // The file has this mode from its beginning.
+    rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket)
+}
+
+/// Keeps others from listening in the same directory, and from taking a socket for one that was left before it is listened at.
+fn lock(path: &Path) -> Result<File, Refusal> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let file = File::open(directory).map_err(at("open", directory))?;
+    rustix::io::retry_on_intr(|| flock(&file, FlockOperation::LockExclusive))
+        .map_err(at("lock", directory))?;
+    Ok(file)
 }
 
 /// Tells containerd the address.
@@ -109,10 +120,19 @@ pub(crate) fn note(bundle: &Path, path: &Path) -> Result<(), Refusal> {
 pub(crate) fn clear(bundle: &Path) -> Result<(), Refusal> {
     let Ok(text) = fs::read_to_string(bundle.join(ADDRESS)) else { return Ok(()) };
     let Some(path) = text.trim().strip_prefix("unix://").map(Path::new) else { return Ok(()) };
-    if !path.starts_with(SOCKETS) || UnixStream::connect(path).is_ok() {
+    if path.starts_with(SOCKETS) { abandon(path) } else { Ok(()) }
+}
+
+/// Removes a socket at which nobody listens.
+///
+/// # Errors
+/// A file that cannot be removed.
+pub(crate) fn abandon(path: &Path) -> Result<(), Refusal> {
+    if !path.exists() {
         return Ok(());
     }
-    remove(path)
+    let _lock = lock(path)?;
+    if is_served(path) { Ok(()) } else { remove(path) }
 }
 
 /// Removes a file that may be gone.
@@ -125,6 +145,8 @@ pub(crate) fn remove(path: &Path) -> Result<(), Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use std::{os::unix::fs::PermissionsExt, thread};
+
     use super::*;
 
     #[test]
@@ -145,8 +167,34 @@ mod tests {
         // Closed at once for all: a descriptor may live a moment longer in a child of another test's thread.
         rustix::net::shutdown(&first, rustix::net::Shutdown::Both).unwrap();
         drop(first);
-        assert!(matches!(listen(&path).unwrap(), Socket::Fresh(_)));
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        let Socket::Fresh(second) = listen(&path).unwrap() else { panic!("nobody listens") };
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!((fs::read_dir(dir.path()).unwrap().count(), mode & 0o777), (1, 0o600));
+        abandon(&path).unwrap();
+        assert!(path.exists());
+        rustix::net::shutdown(&second, rustix::net::Shutdown::Both).unwrap();
+        abandon(&path).unwrap();
+        assert!(!path.exists());
+        abandon(&path).unwrap();
+    }
+
+    #[test]
+    fn one_of_many_gets_the_socket() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        for _ in 0..20 {
+            let fresh = thread::scope(|scope| {
+                let all: Vec<_> = (0..8).map(|_| scope.spawn(|| listen(&path).unwrap())).collect();
+                let all: Vec<_> = all.into_iter().map(|one| one.join().unwrap()).collect();
+                all.into_iter().filter_map(|socket| match socket {
+                    Socket::Fresh(listener) => Some(listener),
+                    Socket::Served => None,
+                })
+            });
+            let fresh: Vec<_> = fresh.collect();
+            assert_eq!(fresh.len(), 1);
+            rustix::net::shutdown(&fresh[0], rustix::net::Shutdown::Both).unwrap();
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod args;
 mod delete;
 mod events;
 mod exits;
+mod handover;
 mod helper;
 mod info;
 mod log;

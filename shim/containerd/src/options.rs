@@ -223,6 +223,32 @@ mod tests {
         assert_eq!(options.choice.isolation, Some(Isolation::Vm));
     }
 
+    /// Whatever is sent is taken or refused with a line: each message with each of its bytes changed, cut short, and doubled.
+    #[test]
+    fn whatever_is_sent_is_answered() {
+        let sent = oci::Options { root: "/r".into(), no_pivot_root: true, ..Default::default() };
+        let body = "isolation = \"vm\"\ntemplate = \"never\"";
+        for (name, whole) in [
+            (RUNC, sent.write_to_bytes().unwrap()),
+            (RUNTIME, message(&[(1, "x"), (2, ""), (3, body), (9, "y")])),
+        ] {
+            let answered = |bytes: Vec<u8>| {
+                if let Err(refusal) = of(&any(name, bytes)) {
+                    assert!(!refusal.to_string().contains('\n'), "{refusal}");
+                }
+            };
+            for at in 0..whole.len() {
+                answered(whole[..at].to_vec());
+                answered([&whole[..], &whole[at..]].concat());
+                for value in 0..=u8::MAX {
+                    let mut changed = whole.clone();
+                    changed[at] = value;
+                    answered(changed);
+                }
+            }
+        }
+    }
+
     #[test]
     fn what_cannot_be_understood_is_named() {
         for (sent, named) in [

@@ -24,6 +24,8 @@ pub(crate) enum Kind {
     State,
     /// Nobody can do it here.
     Unsupported,
+    /// It was not done to its end: what was made of it has to be removed.
+    Half,
     /// Anything else.
     Failed,
 }
@@ -38,7 +40,13 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        // Names of files may hold line breaks.
+        Self { kind, message: message.into().replace(['\n', '\r'], " ") }
+    }
+
+    /// The same in other words.
+    pub(crate) fn in_words(self, message: impl Into<String>) -> Self {
+        Self::new(self.kind, message)
     }
 
     /// [`Kind::NotFound`].
@@ -64,6 +72,11 @@ impl Refusal {
     /// [`Kind::Unsupported`].
     pub(crate) fn unsupported(message: impl Into<String>) -> Self {
         Self::new(Kind::Unsupported, message)
+    }
+
+    /// [`Kind::Half`].
+    pub(crate) fn half(message: impl Into<String>) -> Self {
+        Self::new(Kind::Half, message)
     }
 
     /// [`Kind::Failed`].
@@ -140,7 +153,7 @@ impl From<Refusal> for ttrpc::Error {
             Kind::Invalid => Code::INVALID_ARGUMENT,
             Kind::State => Code::FAILED_PRECONDITION,
             Kind::Unsupported => Code::UNIMPLEMENTED,
-            Kind::Failed => Code::UNKNOWN,
+            Kind::Half | Kind::Failed => Code::UNKNOWN,
         };
         ttrpc::Error::RpcStatus(get_status(code, refusal.message))
     }

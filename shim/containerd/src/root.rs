@@ -63,7 +63,13 @@ pub(crate) fn mount(bundle: &Path, mounts: &[Mount]) -> Result<(), Refusal> {
     if mounts.is_empty() {
         return Ok(());
     }
-    fs::create_dir_all(&rootfs).map_err(at("make", &rootfs))?;
+    // Not the bundle: when that is gone, nobody would remove it again.
+    match fs::create_dir(&rootfs) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(at("make", &rootfs)(error));
+        }
+        _ => {}
+    }
     for mount in mounts {
         let made = target(&rootfs, &mount.target).and_then(|on| make(mount, &on));
         if let Err(refusal) = made {

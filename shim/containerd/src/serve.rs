@@ -6,7 +6,7 @@ use std::{
     fs::File,
     os::{
         fd::{AsFd, OwnedFd},
-        unix::net::UnixListener,
+        unix::net::{UnixListener, UnixStream},
     },
     path::PathBuf,
     sync::Arc,
@@ -22,7 +22,7 @@ use rustix::process::{Pid, set_child_subreaper};
 use crate::{
     address,
     args::Args,
-    log,
+    handover, log,
     refusal::{Refusal, cannot},
     service::Service,
     task::Shim,
@@ -38,18 +38,21 @@ const THREADS: usize = 64;
 const STACK: usize = 256 << 10;
 /// How long an idle one is kept.
 const IDLE: Duration = Duration::from_secs(2);
+/// Bytes beside which the listener comes.
+const MAX_HANDED_OVER: u64 = 16;
 /// How long containerd may take to hear the last events.
 const LAST_EVENTS: Duration = Duration::from_secs(10);
 /// How long the last answer may take to be written.
 const LAST_ANSWER: Duration = Duration::from_millis(5);
 
-/// Serves at the socket that is this process's standard input.
+/// Serves at the listener that comes over the socket that is this process's standard input. When none comes, whoever started this process was
+/// killed, and containerd does not know of it.
 ///
 /// # Errors
 /// What it needs cannot be had.
 pub(crate) fn serve(args: &Args, program: &OsStr) -> Result<(), Refusal> {
     args.check_names()?;
-    let listener = take_socket()?;
+    let socket = take_socket()?;
     let bundle = env::current_dir().map_err(cannot("find the bundle"))?;
     log::open(&bundle, &args.id, args.debug);
     // The bundle of its first container may go before this process.
@@ -64,6 +67,12 @@ pub(crate) fn serve(args: &Args, program: &OsStr) -> Result<(), Refusal> {
         .build()
         .map_err(cannot("start the runtime"))?;
     let shim = Shim::new(&args.namespace, PathBuf::from(program))?;
+    // The rest of the start takes about as long as all of the above.
+    let Ok((_, Some(listener))) = handover::receive(&socket, MAX_HANDED_OVER) else {
+        return address::abandon(&args.socket);
+    };
+    drop(socket);
+    let listener = UnixListener::from(listener);
     let served = runtime.block_on(run(Arc::new(shim), listener, events_address(args)));
     if let Err(refusal) = &served {
         log::warn(refusal);
@@ -74,7 +83,7 @@ pub(crate) fn serve(args: &Args, program: &OsStr) -> Result<(), Refusal> {
 }
 
 /// Standard input moves to where no process's streams are.
-fn take_socket() -> Result<UnixListener, Refusal> {
+fn take_socket() -> Result<UnixStream, Refusal> {
     let socket = rustix::io::fcntl_dupfd_cloexec(std::io::stdin().as_fd(), 3)
         .map_err(cannot("use the socket"))?;
     let null = File::open("/dev/null").map_err(cannot("open /dev/null"))?;

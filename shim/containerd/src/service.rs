@@ -140,7 +140,10 @@ impl Task for Service {
     async fn pause(&self, _: &TtrpcContext, asked: PauseRequest) -> ttrpc::Result<Empty> {
         let pause = |shim: Arc<Shim>| async move {
             let container = shim.container(&asked.id)?;
-            container.with(|container| container.pause()).await?;
+            if container.init.phase() == Phase::Created {
+                return Err(Refusal::state("cannot pause a container that is not started"));
+            }
+            container.with(|mut container| container.pause()).await?;
             container.paused.store(true, Ordering::Relaxed);
             shim.events.send(&TaskPaused { container_id: asked.id, ..TaskPaused::default() });
             Ok(Empty::default())
@@ -151,7 +154,7 @@ impl Task for Service {
     async fn resume(&self, _: &TtrpcContext, asked: ResumeRequest) -> ttrpc::Result<Empty> {
         let resume = |shim: Arc<Shim>| async move {
             let container = shim.container(&asked.id)?;
-            container.with(|container| container.resume()).await?;
+            container.with(|mut container| container.resume()).await?;
             container.paused.store(false, Ordering::Relaxed);
             shim.events.send(&TaskResumed { container_id: asked.id, ..TaskResumed::default() });
             Ok(Empty::default())
@@ -205,7 +208,7 @@ impl Task for Service {
         let resources = serde_json::from_slice(bytes)
             .map_err(|error| Refusal::invalid(format!("resources: {error}")))?;
         let resources = changes(resources);
-        let warnings = container.with(move |container| container.update(&resources)).await?;
+        let warnings = container.with(move |mut container| container.update(&resources)).await?;
         warnings.iter().for_each(log::warn);
         Ok(Empty::default())
     }

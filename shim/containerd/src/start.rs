@@ -5,9 +5,12 @@ use std::{
     ffi::OsStr,
     fs,
     io::{self, Read, Write},
-    os::unix::process::CommandExt,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::{net::UnixStream, process::CommandExt},
+    },
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
 };
 
 use containerd_shim_protos::protobuf::{Message, well_known_types::any::Any};
@@ -15,10 +18,13 @@ use containerd_shim_protos::protobuf::{Message, well_known_types::any::Any};
 use crate::{
     address::{self, Socket},
     args::Args,
+    handover,
     options::Options,
     refusal::{Refusal, at, cannot},
 };
 
+/// What the listener goes beside.
+const HANDED_OVER: &[u8] = b"L";
 /// The largest options.
 const MAX_OPTIONS: u64 = 1 << 20;
 /// The highest score (proc(5), `oom_score_adj`).
@@ -35,30 +41,73 @@ pub(crate) fn start(args: &Args, program: &OsStr) -> Result<(), Refusal> {
     let options = options(program)?;
     let group = address::group(&bundle, &args.id)?;
     let path = address::path(&args.address, &args.namespace, &group);
-    if let Socket::Fresh(listener) = address::listen(&path)? {
-        let mut command = Command::new("/proc/self/exe");
-        command
-            .arg0(program)
-            .args(["-namespace", &args.namespace, "-id", &args.id, "-address", &args.address])
-            .arg("-socket")
-            .arg(&path)
-            .args(args.debug.then_some("-debug"))
-            .stdin(Stdio::from(std::os::fd::OwnedFd::from(listener)))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0);
-        let mut shim = command.spawn().map_err(cannot("start the shim"))?;
-        let placed = place(shim.id(), &options).and_then(|()| address::note(&bundle, &path));
-        if let Err(refusal) = placed {
-            // Nobody knows of it.
-            let _ = shim.kill().and_then(|()| shim.wait());
-            address::remove(&path)?;
-            return Err(refusal);
-        }
-    } else {
-        address::note(&bundle, &path)?;
+    if address::is_served(&path) {
+        return address::note(&bundle, &path).and_then(|()| print(&path));
     }
-    write!(io::stdout(), "{}", address::url(&path)).map_err(cannot("print the address"))
+    // It ends by itself, and removes the socket, when this process does before it has handed over the listener.
+    let (ours, theirs) = UnixStream::pair().map_err(cannot("make a socket"))?;
+    let mut shim = spawn(args, program, &path, theirs)?;
+    let settled = settle(&shim, &bundle, &path, &options, &ours);
+    if !matches!(settled, Ok(Settled::Here)) {
+        // Nobody knows of it. It may have ended.
+        let _ = shim.kill().and_then(|()| shim.wait());
+    }
+    match settled {
+        Ok(Settled::Here) => Ok(()),
+        Ok(Settled::Elsewhere) => address::note(&bundle, &path).and_then(|()| print(&path)),
+        Err(refusal) => {
+            address::abandon(&path)?;
+            Err(refusal)
+        }
+    }
+}
+
+/// Who serves the containers of the group.
+enum Settled {
+    /// The shim that was started.
+    Here,
+    /// One that another call has started meanwhile.
+    Elsewhere,
+}
+
+fn spawn(args: &Args, program: &OsStr, path: &Path, stdin: UnixStream) -> Result<Child, Refusal> {
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg0(program)
+        .args(["-namespace", &args.namespace, "-id", &args.id, "-address", &args.address])
+        .arg("-socket")
+        .arg(path)
+        .args(args.debug.then_some("-debug"))
+        .stdin(Stdio::from(OwnedFd::from(stdin)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0);
+    command.spawn().map_err(cannot("start the shim"))
+}
+
+/// Gives the shim its socket. That is the last that is done: it serves when containerd knows of it.
+fn settle(
+    shim: &Child,
+    bundle: &Path,
+    path: &Path,
+    options: &Options,
+    socket: &UnixStream,
+) -> Result<Settled, Refusal> {
+    let Socket::Fresh(listener) = address::listen(path)? else { return Ok(Settled::Elsewhere) };
+    place(shim.id(), options)?;
+    address::note(bundle, path)?;
+    print(path)?;
+    handover::send(socket, HANDED_OVER, Some(listener.as_fd()))
+        .map_err(cannot("reach the shim"))?;
+    Ok(Settled::Here)
+}
+
+/// What containerd reads.
+fn print(path: &Path) -> Result<(), Refusal> {
+    let mut out = io::stdout();
+    write!(out, "{}", address::url(path))
+        .and_then(|()| out.flush())
+        .map_err(cannot("print the address"))
 }
 
 /// What containerd sends at standard input.

@@ -76,6 +76,18 @@ impl Container {
         &self.state.bundle
     }
 
+    /// Its start runs hooks, in the caller's process.
+    #[must_use]
+    pub fn has_poststart(&self) -> bool {
+        self.state.poststart
+    }
+
+    /// Its removal runs hooks, in the caller's process.
+    #[must_use]
+    pub fn has_poststop(&self) -> bool {
+        self.state.poststop
+    }
+
     /// What of its configuration was left out when it was made; empty for one that another process made.
     #[must_use]
     pub fn warnings(&self) -> &[String] {

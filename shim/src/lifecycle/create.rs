@@ -45,7 +45,8 @@ pub struct CreateOptions<'a> {
     pub systemd_cgroup: bool,
     /// Whether its microVM is a clone, and of what.
     pub template: Wish<'a>,
-    /// The reading end of a pipe whose other end is its owner's: a microVM ends when that closes. Processes on the host's kernel do not.
+    /// The reading end of a pipe whose other end is its owner's. When that is closed, nothing is made; a microVM ends when it closes later, and
+    /// processes on the host's kernel do not.
     pub owner: Option<BorrowedFd<'a>>,
 }
 
@@ -89,6 +90,10 @@ pub(super) fn create(
 }
 
 fn fill(container: &mut Container, options: &CreateOptions<'_>) -> Result<Spawned, LifecycleError> {
+    // Who removes what an owner that was killed has left does so under the lock that is held here: one that lives now finds all.
+    if options.owner.is_some_and(sandbox::has_hung_up) {
+        return Err(LifecycleError::Abandoned);
+    }
     let made = sandbox::create(
         options.isolation,
         &Create {

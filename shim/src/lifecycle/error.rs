@@ -50,6 +50,9 @@ pub enum LifecycleError {
         /// How long was waited.
         seconds: u64,
     },
+    /// Nobody would remove what is made now.
+    #[error("the container's owner has ended, and nothing is made for it")]
+    Abandoned,
     /// The state file cannot be understood.
     #[error(
         "the state of container {id} is damaged: {path}: {message}; `delete --force {id}` removes it"

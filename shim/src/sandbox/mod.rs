@@ -17,7 +17,10 @@ use bulkhead_protocol::{ProcessInfo, Stats};
 pub use changes::changes;
 pub use config::{Config, ConfigError};
 pub use error::SandboxError;
-use rustix::process::Pid;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec},
+    process::Pid,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -295,6 +298,15 @@ pub fn keep_from_containers(isolation: Isolation) -> Result<(), SandboxError> {
         Isolation::Host => Ok(bulkhead_container::run_from_read_only()?),
         Isolation::Vm => Ok(()),
     }
+}
+
+/// Whether the other end of an owner's pipe is closed.
+#[must_use]
+pub fn has_hung_up(owner: BorrowedFd<'_>) -> bool {
+    let mut asked = [PollFd::from_borrowed_fd(owner, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut asked, Some(&now)).is_ok()
+        && asked.iter().any(|asked| asked.revents().contains(PollFlags::HUP))
 }
 
 /// Makes a container.

@@ -3,8 +3,7 @@
 use std::{
     ffi::OsString,
     fs::File,
-    io::{self, IoSliceMut, Read, Write},
-    mem::MaybeUninit,
+    io::{self, Write},
     os::{
         fd::{AsFd, AsRawFd, OwnedFd},
         unix::{net::UnixStream, process::CommandExt},
@@ -14,17 +13,13 @@ use std::{
     sync::Arc,
 };
 
-use rustix::{
-    fs::MemfdFlags,
-    io::FdFlags,
-    net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags},
-};
+use rustix::{fs::MemfdFlags, io::FdFlags};
 use tokio::sync::oneshot;
 
 use super::{Answer, MAX_ANSWER, Request};
 use crate::{
     exits::{Exit, Exits},
-    log,
+    handover, log,
     refusal::{Refusal, cannot},
 };
 
@@ -136,7 +131,7 @@ impl Helpers {
             Ok((Answer::Refused(refusal), _)) => Err(refusal),
             Err(error) => {
                 let code = exit.map_or(255, |exit| exit.code);
-                Err(Refusal::failed(format!("a helper ended with code {code}: {error}")))
+                Err(Refusal::half(format!("a helper ended with code {code}: {error}")))
             }
         }
     }
@@ -164,21 +159,6 @@ impl Helpers {
 
 /// Reads an answer to its end.
 fn hear(socket: &UnixStream) -> io::Result<(Answer, Option<OwnedFd>)> {
-    let mut first = [0; 1];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let flags = RecvFlags::CMSG_CLOEXEC;
-    let slices = &mut [IoSliceMut::new(&mut first)];
-    let got =
-        rustix::io::retry_on_intr(|| rustix::net::recvmsg(socket, slices, &mut ancillary, flags))?;
-    if got.bytes == 0 {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    let master = ancillary.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-        _ => None,
-    });
-    let mut text = first.to_vec();
-    socket.take(MAX_ANSWER).read_to_end(&mut text)?;
+    let (text, master) = handover::receive(socket, MAX_ANSWER)?;
     Ok((serde_json::from_slice(&text)?, master))
 }

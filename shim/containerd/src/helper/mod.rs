@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use bulkhead::{choice::Choice, sandbox::Mount};
 pub(crate) use call::{Helpers, Made, Streams};
-pub(crate) use run::run;
+pub(crate) use run::{run, start};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -38,7 +38,7 @@ pub(crate) enum Call {
     Create(Create),
     /// Run one more process in it (OCI runtime-spec, config.md, "Process").
     Exec(Value),
-    /// Let its process execute its program.
+    /// Let its process execute its program, and run what hooks there are for that.
     Start,
     /// Remove it; also one that runs.
     Delete {

@@ -2,27 +2,21 @@
 
 use std::{
     fs::File,
-    io::{IoSlice, Read, Seek, Write},
-    mem::MaybeUninit,
-    os::{
-        fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd},
-        unix::net::UnixStream,
-    },
+    io::{Read, Seek},
+    os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
 use bulkhead::{
     lifecycle::{Container, CreateOptions, LifecycleError, StateRoot},
     sandbox::{self, Config, Exec, Isolation, Root, SandboxError, Spawned, Wish, vm},
 };
-use rustix::{
-    io::FdFlags,
-    net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags},
-};
+use rustix::io::FdFlags;
 use serde_json::Value;
 
 use super::{Answer, Call, Create, MAX_REQUEST, Request};
 use crate::{
     args::Args,
+    handover,
     refusal::{Refusal, cannot},
     root::{self, Note},
 };
@@ -42,7 +36,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Refusal> {
         Ok(Done { pid, warnings, .. }) => Answer::Done { pid, warnings },
         Err(refusal) => Answer::Refused(refusal),
     };
-    tell(&socket.into(), &answer, master).map_err(cannot("answer"))
+    let text = serde_json::to_vec(&answer).map_err(cannot("answer"))?;
+    let master = master.as_ref().map(AsFd::as_fd);
+    handover::send(&socket.into(), &text, master).map_err(cannot("answer"))
 }
 
 /// What was made.
@@ -86,7 +82,7 @@ fn serve(request: &Request, own: [BorrowedFd<'_>; 2]) -> Result<Done, Refusal> {
     match &request.call {
         Call::Create(create) => make(&root, request, create, own),
         Call::Exec(process) => exec(root.get(&request.id)?, process, own),
-        Call::Start => start(root.get(&request.id)?),
+        Call::Start => Ok(Done { warnings: start(root.get(&request.id)?)?, ..Done::default() }),
         Call::Delete { force } => delete(&root, &request.id, *force),
     }
 }
@@ -138,6 +134,7 @@ fn make(
     let tried = disks.then(|| from(Root::Mounts(create.mounts.clone())));
     let made = match tried {
         None | Some(Err(LifecycleError::Sandbox(SandboxError::Mounts(_)))) => {
+            alive(owner.as_fd())?;
             root::mount(&create.bundle, &create.mounts)?;
             from(Root::Bundle)
         }
@@ -153,6 +150,14 @@ fn make(
     }
 }
 
+/// Whether the shim lives; when it does not, containerd has removed what there was, and nothing new is made.
+fn alive(owner: BorrowedFd<'_>) -> Result<(), Refusal> {
+    match sandbox::has_hung_up(owner) {
+        true => Err(LifecycleError::Abandoned.into()),
+        false => Ok(()),
+    }
+}
+
 fn exec(
     mut container: Container,
     process: &Value,
@@ -165,14 +170,15 @@ fn exec(
     Ok(Done::spawned(spawned, Vec::new()))
 }
 
-fn start(mut container: Container) -> Result<Done, Refusal> {
-    match container.start() {
-        Ok(warnings) => Ok(Done { warnings, ..Done::default() }),
-        Err(error) => {
-            let program = container.config().map(|config| program(&config)).unwrap_or_default();
-            Err(of_process(error, &program))
-        }
-    }
+/// Lets a container's process execute its program; what its hooks failed at.
+///
+/// # Errors
+/// What execve(2) says, in the words that containerd's clients look for.
+pub(crate) fn start(mut container: Container) -> Result<Vec<String>, Refusal> {
+    container.start().map_err(|error| {
+        let program = container.config().map(|config| program(&config)).unwrap_or_default();
+        of_process(error, &program)
+    })
 }
 
 fn delete(root: &StateRoot, id: &str, force: bool) -> Result<Done, Refusal> {
@@ -195,24 +201,5 @@ fn program(config: &Config) -> String {
 /// In the words that containerd's clients look for.
 fn of_process(error: LifecycleError, program: &str) -> Refusal {
     let message = error.of_process(program);
-    Refusal { message, ..error.into() }
-}
-
-/// Sends the answer, the first byte with the terminal.
-fn tell(
-    mut socket: &UnixStream,
-    answer: &Answer,
-    master: Option<OwnedFd>,
-) -> Result<(), std::io::Error> {
-    let text = serde_json::to_vec(answer)?;
-    let (first, rest) = text.split_at(1);
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    let fds: Vec<_> = master.iter().map(AsFd::as_fd).collect();
-    if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(&fds)) {
-        return Err(std::io::ErrorKind::OutOfMemory.into());
-    }
-    let first = [IoSlice::new(first)];
-    rustix::net::sendmsg(socket, &first, &mut ancillary, SendFlags::NOSIGNAL)?;
-    socket.write_all(rest)
+    Refusal::from(error).in_words(message)
 }

@@ -1,13 +1,16 @@
 //! Where a process's output goes, by the scheme of its name.
 
-use std::{
-    fs::{self, File},
-    os::fd::OwnedFd,
-    path::Path,
-};
+use std::{os::fd::OwnedFd, path::Path, sync::Arc};
 
-use super::{Names, fifo, logger};
-use crate::refusal::{Refusal, at, cannot};
+use super::{
+    Names, fifo,
+    file::LogFile,
+    logger::{self, Unread},
+};
+use crate::{
+    exits::Exits,
+    refusal::{Refusal, cannot},
+};
 
 /// Ends for a process; none: nobody wants it.
 #[derive(Debug, Default)]
@@ -16,15 +19,22 @@ pub(super) struct Output {
     pub(super) stderr: Option<OwnedFd>,
     /// For the shim.
     pub(super) held: Vec<OwnedFd>,
+    pub(super) file: Option<LogFile>,
+    pub(super) unread: Option<Unread>,
 }
 
 /// Opens both. The name of standard output decides for files and programs, which get both.
 ///
 /// # Errors
 /// What cannot be opened, or a scheme that nobody knows.
-pub(super) async fn open(names: &Names, id: &str, namespace: &str) -> Result<Output, Refusal> {
+pub(super) async fn open(
+    names: &Names,
+    id: &str,
+    namespace: &str,
+    exits: &Arc<Exits>,
+) -> Result<Output, Refusal> {
     match names.stdout.split_once("://") {
-        Some(("binary", _)) => logger::start(&names.stdout, id, namespace).await,
+        Some(("binary", _)) => logger::start(&names.stdout, id, namespace, exits).await,
         Some(("file", path)) => file(Path::new(path)),
         Some((scheme, _)) if scheme != "fifo" => Err(Refusal::invalid(format!(
             "stdout {}: fifo, file or binary is wanted, not {scheme}",
@@ -56,17 +66,22 @@ async fn pipes(names: &Names) -> Result<Output, Refusal> {
 }
 
 fn file(path: &Path) -> Result<Output, Refusal> {
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).map_err(at("make", parent))?;
-    }
-    let file = File::options().create(true).append(true).open(path).map_err(at("open", path))?;
-    let other = file.try_clone().map_err(at("open", path))?;
-    Ok(Output { stdout: Some(file.into()), stderr: Some(other.into()), held: Vec::new() })
+    let (writer, file) = LogFile::open(path)?;
+    let other = writer.try_clone().map_err(cannot("make a pipe"))?;
+    Ok(Output {
+        stdout: Some(writer.into()),
+        stderr: Some(other.into()),
+        file: Some(file),
+        ..Output::default()
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::{
+        fs::{self, File},
+        io::Write,
+    };
 
     use super::*;
 
@@ -78,17 +93,20 @@ mod tests {
     async fn a_file_gets_both() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("new/log");
-        let output = open(&names(&format!("file://{}", path.display())), "c", "n").await.unwrap();
+        let names = names(&format!("file://{}", path.display()));
+        let output = open(&names, "c", "n", &Arc::default()).await.unwrap();
         for stream in [output.stdout, output.stderr] {
             File::from(stream.unwrap()).write_all(b"x").unwrap();
         }
+        output.file.unwrap().flush().await;
         assert_eq!(fs::read_to_string(&path).unwrap(), "xx");
     }
 
     #[tokio::test]
     async fn an_unknown_scheme_is_named() {
-        let error = open(&names("moon://x"), "c", "n").await.unwrap_err().to_string();
+        let exits = Arc::default();
+        let error = open(&names("moon://x"), "c", "n", &exits).await.unwrap_err().to_string();
         assert!(error.contains("moon"), "{error}");
-        assert!(open(&names(""), "c", "n").await.unwrap().stdout.is_none());
+        assert!(open(&names(""), "c", "n", &exits).await.unwrap().stdout.is_none());
     }
 }

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
 };
 
-use bulkhead::lifecycle::{self, LifecycleError, StateRoot};
+use bulkhead::lifecycle::{self, StateRoot};
 
 use super::Process;
 use crate::refusal::{Refusal, cannot};
@@ -111,14 +111,18 @@ impl Container {
     ///
     /// # Errors
     /// The library's.
-    pub(crate) async fn with<T: Send + 'static>(
+    pub(crate) async fn with<T: Send + 'static, E>(
         &self,
-        body: impl FnOnce(&mut lifecycle::Container) -> Result<T, LifecycleError> + Send + 'static,
-    ) -> Result<T, Refusal> {
+        body: impl FnOnce(lifecycle::Container) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, Refusal>
+    where
+        Refusal: From<E>,
+    {
         let (root, id) = (self.root.clone(), self.id.clone());
         let done = tokio::task::spawn_blocking(move || {
-            StateRoot::open(root).get(&id).and_then(|mut container| body(&mut container))
+            let container = StateRoot::open(root).get(&id)?;
+            body(container).map_err(Refusal::from)
         });
-        Ok(done.await.map_err(cannot("use a thread"))??)
+        done.await.map_err(cannot("use a thread"))?
     }
 }

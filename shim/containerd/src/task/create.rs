@@ -13,7 +13,7 @@ use super::{Container, Process, Shim};
 use crate::{
     helper::{Call, Create, Made, Request},
     options::Options,
-    refusal::Refusal,
+    refusal::{Kind, Refusal},
     stdio::{self, Console, Names, Opened},
 };
 
@@ -36,7 +36,7 @@ impl Shim {
             stderr: asked.stderr.clone(),
             terminal: asked.terminal,
         };
-        let opened = stdio::open(&names, &asked.id, &self.namespace).await?;
+        let opened = stdio::open(&names, &asked.id, &self.namespace, &self.exits).await?;
         let bundle = PathBuf::from(&asked.bundle);
         let request = Request {
             root: root.clone(),
@@ -54,7 +54,12 @@ impl Shim {
         let init = Process::new(&asked.id, "", names);
         let gate = Arc::clone(&init.gate);
         let _gate = gate.lock().await;
-        self.make(&init, &request, opened).await?;
+        if let Err(refusal) = self.make(&init, &request, opened).await {
+            if refusal.kind == Kind::Half {
+                self.clear(&root, &asked.id, &bundle).await;
+            }
+            return Err(refusal);
+        }
         let container = Arc::new(Container::new(&asked.id, bundle, root, Arc::clone(&init)));
         self.containers().insert(asked.id.clone(), container);
         self.events.send(&created(&asked, init.pid()));
@@ -88,7 +93,7 @@ impl Shim {
             Some(refusal) => {
                 // Nobody could use it. It may have ended.
                 let _ = process.signal(libc::SIGKILL);
-                Err(refusal)
+                Err(Refusal::half(refusal.message))
             }
         }
     }

@@ -1,7 +1,8 @@
 //! `Delete`: the end of a process that has stopped, and of a container with its first one.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{path::Path, sync::Arc, time::SystemTime};
 
+use bulkhead::lifecycle;
 use containerd_shim_protos::{
     api::DeleteResponse, events::task::TaskDelete, protobuf::MessageField,
 };
@@ -10,6 +11,7 @@ use super::{Container, Phase, Process, Shim};
 use crate::{
     exits::Exit,
     helper::{Call, Request},
+    log,
     refusal::{Kind, Refusal},
     root,
 };
@@ -54,12 +56,27 @@ impl Shim {
     }
 
     async fn delete_container(&self, container: &Container) -> Result<Option<Exit>, Refusal> {
-        let request = Request {
-            root: container.root.clone(),
-            id: container.id.clone(),
-            call: Call::Delete { force: false },
+        // As at its start, hooks are a helper's.
+        let delete = |container: lifecycle::Container| match container.has_poststop() {
+            true => Ok(None),
+            false => container.delete(false).map(Some),
         };
-        match self.helpers.do_it(&request).await {
+        let deleted = match container.with(delete).await {
+            Ok(None) => {
+                let request = Request {
+                    root: container.root.clone(),
+                    id: container.id.clone(),
+                    call: Call::Delete { force: false },
+                };
+                self.helpers.do_it(&request).await
+            }
+            Ok(Some(warnings)) => {
+                warnings.iter().for_each(log::warn);
+                Ok(())
+            }
+            Err(refusal) => Err(refusal),
+        };
+        match deleted {
             // Somebody else was faster.
             Err(refusal) if refusal.kind != Kind::NotFound => return Err(refusal),
             _ => {}
@@ -67,6 +84,16 @@ impl Shim {
         root::unmount(&container.bundle)?;
         // A container that was never started ends with this.
         Ok(Some(container.init.wait().await))
+    }
+
+    /// Removes what was made of a container before that failed half way.
+    pub(super) async fn clear(&self, root: &Path, id: &str, bundle: &Path) {
+        let call = Call::Delete { force: true };
+        let request = Request { root: root.to_owned(), id: id.to_owned(), call };
+        let cleared = self.helpers.do_it(&request).await.and_then(|()| root::unmount(bundle));
+        if let Err(refusal) = cleared {
+            log::warn(format_args!("{id} was not made, and something is left of it: {refusal}"));
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! `Exec`: one more process, which begins with its `Start`.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use containerd_shim_protos::{api::ExecProcessRequest, events::task::TaskExecAdded};
 use serde_json::{Value, json};
@@ -17,6 +17,9 @@ impl Shim {
         }
         if container.init.phase() == Phase::Stopped {
             return Err(Refusal::state("cannot exec in a stopped container"));
+        }
+        if container.paused.load(Ordering::Relaxed) {
+            return Err(Refusal::state("cannot exec in a paused container"));
         }
         let bytes = asked.spec.as_ref().map_or(&[][..], |spec| &spec.value);
         let mut spec: Value = serde_json::from_slice(bytes)

@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bulkhead::lifecycle::LifecycleError;
+
 use super::{Container, Phase, Shim, process::ended};
 use crate::refusal::{Kind, Refusal};
 
@@ -34,7 +36,7 @@ impl Shim {
         if !exec.is_empty() {
             return process.signal(number);
         }
-        match container.with(move |container| container.kill(number, all)).await {
+        match container.with(move |mut container| container.kill(number, all)).await {
             Ok(()) => {
                 if number == libc::SIGKILL {
                     tokio::spawn(async move {
@@ -70,7 +72,7 @@ async fn abandon_output(container: &Container) -> Result<bool, Refusal> {
             if let Some(code) = code {
                 init.state().code = Some(code.into());
             }
-            Ok(code)
+            Ok::<_, LifecycleError>(code)
         })
         .await?;
     Ok(code.is_some())

@@ -137,6 +137,8 @@ impl Process {
         tokio::spawn(async move {
             // The sender goes with the whole process only.
             let Ok(exit) = ends.await else { return };
+            let unwritten = process.state().held.unwritten();
+            unwritten.flush().await;
             let _gate = process.gate.lock().await;
             let exit = process.ended(exit);
             if process.exec.is_empty() {

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use bulkhead::lifecycle;
 use containerd_shim_protos::events::task::{TaskExecStarted, TaskStart};
 
 use super::{Container, Phase, Process, Shim};
 use crate::{
-    helper::{Call, Request},
-    oom,
+    helper::{self, Call, Request},
+    log, oom,
     refusal::Refusal,
     stdio,
 };
@@ -47,7 +48,16 @@ impl Shim {
         Ok(pid)
     }
 
+    /// Hooks are children, whose ends this process's reaper would take: only a helper runs them.
     async fn start_container(&self, container: &Container) -> Result<(), Refusal> {
+        let begin = |container: lifecycle::Container| match container.has_poststart() {
+            true => Ok(None),
+            false => helper::start(container).map(Some),
+        };
+        if let Some(warnings) = container.with(begin).await? {
+            warnings.iter().for_each(log::warn);
+            return Ok(());
+        }
         let request =
             Request { root: container.root.clone(), id: container.id.clone(), call: Call::Start };
         self.helpers.do_it(&request).await
@@ -60,7 +70,8 @@ impl Shim {
     ) -> Result<(), Refusal> {
         let gone = || Refusal::not_found(format!("process {} is not here", process.exec));
         let spec = container.spec(&process.exec).ok_or_else(gone)?;
-        let opened = stdio::open(&process.names, &container.id, &self.namespace).await?;
+        let opened =
+            stdio::open(&process.names, &container.id, &self.namespace, &self.exits).await?;
         let request = Request {
             root: container.root.clone(),
             id: container.id.clone(),
