@@ -9,7 +9,7 @@ pub mod keeper;
 pub mod lifecycle;
 pub mod logs;
 mod monitor;
-mod network;
+pub mod network;
 pub mod oci;
 pub mod progress;
 pub mod sandbox;

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 all=${FUZZ_RUNS:-100000}
 targets=("$@")
-[ ${#targets[@]} -gt 0 ] || targets=(saved-machine agent-messages layer specification)
+[ ${#targets[@]} -gt 0 ] || targets=(saved-machine agent-messages layer specification network)
 out=../../target/fuzz
 # What `cargo fuzz` says, without a sanitizer: counters of edges for libFuzzer.
 export RUSTFLAGS='-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1'

@@ -6,7 +6,7 @@ use bulkhead_protocol::network;
 
 /// Why.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum NetworkError {
+pub enum NetworkError {
     /// Two microVMs in one namespace.
     #[error(
         "the network namespace belongs to the microVM of container {container} (its tap {tap}); a network of a microVM's can be shared in a pod only (or with --isolation host)"

@@ -60,6 +60,14 @@ pub(super) fn read(socket: &Socket) -> Result<Links, NetworkError> {
     Ok(all)
 }
 
+/// The interfaces of which these messages tell.
+pub(super) fn of(said: &[u8]) -> Result<Links, NetworkError> {
+    let mut all = Links::default();
+    netlink::messages(said).try_for_each(|message| all.add(&message))?;
+    order(&mut all.links);
+    Ok(all)
+}
+
 impl Links {
     /// Takes a message of a dump.
     fn add(&mut self, message: &Parsed<'_>) -> Result<(), NetworkError> {
@@ -179,7 +187,7 @@ impl<'a> Seen<'a> {
 
 #[cfg(test)]
 mod tests {
-    use bulkhead_netlink::{Batch, link, messages};
+    use bulkhead_netlink::{Batch, link};
 
     use super::*;
 
@@ -217,11 +225,7 @@ mod tests {
     }
 
     fn all(list: &[Vec<u8>]) -> Result<Links, NetworkError> {
-        let mut all = Links::default();
-        for bytes in list {
-            messages(bytes).try_for_each(|message| all.add(&message))?;
-        }
-        Ok(all)
+        of(&list.concat())
     }
 
     #[test]

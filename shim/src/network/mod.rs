@@ -31,7 +31,8 @@ use sha2::{Digest, Sha256};
 
 #[cfg(test)]
 pub(crate) use self::tests::in_a_namespace;
-pub(crate) use self::{error::NetworkError, loopback::Loopback};
+pub use self::error::NetworkError;
+pub(crate) use self::loopback::Loopback;
 use self::{error::failed, links::Tap};
 
 /// How long the VMM of a monitor that was killed may hold its taps.
@@ -86,6 +87,18 @@ impl Network {
     pub(crate) fn name_servers(&self) -> &[Ipv4Addr] {
         self.guest.as_ref().map_or(&[], |guest| &guest.name_servers)
     }
+}
+
+/// What a guest would get of a namespace of which the kernel says this: messages of rtnetlink(7) about interfaces, addresses, routes and
+/// neighbours. Beside it, a line for each thing that it would not get.
+///
+/// # Errors
+/// [`NetworkError::Unfit`].
+pub fn understand(said: &[u8]) -> Result<(protocol::Network, Vec<String>), NetworkError> {
+    let found = links::of(said)?;
+    let (guest, notes) = read::of(&found, &read::Entries::of(&found, said)?);
+    guest.check()?;
+    Ok((guest, [found.notes, notes].concat()))
 }
 
 /// Removes the taps of this container from this thread's network namespace.

@@ -26,6 +26,12 @@ const LOCAL: u32 = 255;
 const CLONED: u32 = 0x200;
 const DEAD: u32 = 1;
 const ON_LINK: u32 = 4;
+/// What there may be, and how much of it.
+type Most = (&'static str, usize);
+const ADDRESSES: Most = ("addresses", MAX_ADDRESSES);
+/// Those that the kernel has made itself count, too.
+const ROUTES: Most = ("routes", MAX_ROUTES + MAX_ADDRESSES);
+const NEIGHBOURS: Most = ("permanent neighbours", MAX_NEIGHBOURS);
 /// The most lines about what is left out.
 const MOST_NOTES: usize = 16;
 
@@ -37,30 +43,60 @@ pub(super) struct Entries {
     pub(super) neighbours: Vec<NeighbourEntry>,
 }
 
+impl Links {
+    fn has(&self, index: u32) -> bool {
+        self.links.iter().any(|link| link.index == index)
+    }
+
+    /// What a message says of an address, route or neighbour, where it matters for these interfaces.
+    fn address(&self, message: &netlink::Parsed<'_>) -> Option<AddressEntry> {
+        AddressEntry::of(message).filter(|entry| self.has(entry.interface))
+    }
+
+    fn route(message: &netlink::Parsed<'_>) -> Option<RouteEntry> {
+        RouteEntry::of(message).filter(|entry| entry.table != LOCAL)
+    }
+
+    fn neighbour(&self, message: &netlink::Parsed<'_>) -> Option<NeighbourEntry> {
+        NeighbourEntry::of(message).filter(|entry| self.has(entry.interface))
+    }
+}
+
+impl Entries {
+    /// Of messages of all kinds.
+    pub(super) fn of(links: &Links, said: &[u8]) -> Result<Self, NetworkError> {
+        let mut all = Self::default();
+        for message in netlink::messages(said) {
+            add(&mut all.addresses, links.address(&message), ADDRESSES)?;
+            add(&mut all.routes, Links::route(&message), ROUTES)?;
+            add(&mut all.neighbours, links.neighbour(&message), NEIGHBOURS)?;
+        }
+        Ok(all)
+    }
+}
+
 /// The network of these interfaces, and what a guest does not get of it.
 pub(super) fn network(
     socket: &Socket,
     links: &Links,
 ) -> Result<(Network, Vec<String>), NetworkError> {
-    let ours = |index: u32| links.links.iter().any(|link| link.index == index);
     let addresses = list(
         socket,
         (libc::RTM_GETADDR, &netlink::address(Family::UNSPEC, 0, 0, 0)),
-        ("addresses", MAX_ADDRESSES),
-        |message| AddressEntry::of(message).filter(|entry| ours(entry.interface)),
+        ADDRESSES,
+        |message| links.address(message),
     )?;
     let routes = list(
         socket,
         (libc::RTM_GETROUTE, &netlink::route(Family::UNSPEC, 0, [0; 4], 0)),
-        // Those that the kernel has made itself count, too.
-        ("routes", MAX_ROUTES + MAX_ADDRESSES),
-        |message| RouteEntry::of(message).filter(|entry| entry.table != LOCAL),
+        ROUTES,
+        Links::route,
     )?;
     let neighbours = list(
         socket,
         (libc::RTM_GETNEIGH, &netlink::neighbour(Family::UNSPEC, 0, 0, 0)),
-        ("permanent neighbours", MAX_NEIGHBOURS),
-        |message| NeighbourEntry::of(message).filter(|entry| ours(entry.interface)),
+        NEIGHBOURS,
+        |message| links.neighbour(message),
     )?;
     let (network, notes) = of(links, &Entries { addresses, routes, neighbours });
     network.check()?;
@@ -70,16 +106,18 @@ pub(super) fn network(
 fn list<T>(
     socket: &Socket,
     (kind, fixed): (u16, &[u8]),
-    (what, most): (&'static str, usize),
+    most: Most,
     wanted: impl Fn(&netlink::Parsed<'_>) -> Option<T>,
 ) -> Result<Vec<T>, NetworkError> {
-    socket.dump(kind, fixed, Vec::new, |all, message| {
-        all.extend(wanted(&message));
-        if all.len() > most {
-            return Err(Unfit::TooMany { what, count: all.len(), most }.into());
-        }
-        Ok(())
-    })
+    socket.dump(kind, fixed, Vec::new, |all, message| add(all, wanted(&message), most))
+}
+
+fn add<T>(all: &mut Vec<T>, one: Option<T>, (what, most): Most) -> Result<(), NetworkError> {
+    all.extend(one);
+    if all.len() > most {
+        return Err(Unfit::TooMany { what, count: all.len(), most }.into());
+    }
+    Ok(())
 }
 
 /// Makes of what the kernel says what the agent is asked for.
