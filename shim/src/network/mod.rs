@@ -29,10 +29,10 @@ use bulkhead_vmm::api::{Mac, Nic};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use sha2::{Digest, Sha256};
 
-#[cfg(test)]
-pub(crate) use self::tests::in_a_namespace;
 pub use self::error::NetworkError;
 pub(crate) use self::loopback::Loopback;
+#[cfg(test)]
+pub(crate) use self::tests::in_a_namespace;
 use self::{error::failed, links::Tap};
 
 /// How long the VMM of a monitor that was killed may hold its taps.

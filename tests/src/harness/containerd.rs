@@ -7,19 +7,20 @@ use std::{
     thread,
 };
 
-use containerd_shim_protos::{Client, TaskClient, api::ConnectRequest, ttrpc::context::Context};
+use sha2::{Digest, Sha256};
 
 use super::{
-    Outcome, binary, end_daemon,
+    Outcome, Shim, binary, end_daemon,
     oci::{Isolation, Oci, Peer},
     write_archive,
 };
 
 /// The image's name.
 pub const IMAGE: &str = "localhost/busybox:test";
-/// The shim's program, and the name of it that means the host's kernel.
+/// The shim's program.
 pub const PROGRAM: &str = "containerd-shim-bulkhead-v2";
-const HOST_PROGRAM: &str = "containerd-shim-bulkhead-host-v2";
+/// The name of it that means the host's kernel.
+pub const HOST_PROGRAM: &str = "containerd-shim-bulkhead-host-v2";
 
 /// A containerd with the image.
 #[derive(Debug)]
@@ -249,6 +250,15 @@ impl<'a> Containerd<'a> {
         fs::read_to_string(self.bundle(id).join("address")).unwrap()
     }
 
+    /// Where the shim of a container listens that is in no pod, be it there or not.
+    #[must_use]
+    pub fn socket_of(&self, id: &str) -> PathBuf {
+        let name = self.oci.path("c.sock").join(&self.namespace).join(id);
+        let hash = Sha256::digest(name.as_os_str().as_encoded_bytes());
+        let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        PathBuf::from("/run/containerd/s").join(hash)
+    }
+
     /// Where the shim listens.
     #[must_use]
     pub fn socket(&self, id: &str) -> PathBuf {
@@ -257,22 +267,21 @@ impl<'a> Containerd<'a> {
 
     /// The shim's own service.
     #[must_use]
-    pub fn shim(&self, id: &str) -> TaskClient {
-        TaskClient::new(Client::connect(&self.address(id)).unwrap())
+    pub fn shim(&self, id: &str) -> Shim {
+        Shim::new(&self.address(id), self.oci.is_bulkhead())
     }
 
     /// The shim's process.
     #[must_use]
     pub fn shim_pid(&self, id: &str) -> u32 {
-        let asked = ConnectRequest { id: id.into(), ..ConnectRequest::default() };
-        self.shim(id).connect(patient(), &asked).unwrap().shim_pid
+        self.shim(id).pid(id)
     }
-}
 
-/// For requests that a guest has a part in.
-#[must_use]
-pub fn patient() -> Context {
-    containerd_shim_protos::ttrpc::context::with_timeout(300_000_000_000)
+    /// The daemon's process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.daemon.as_ref().expect("it runs").id()
+    }
 }
 
 impl Drop for Containerd<'_> {

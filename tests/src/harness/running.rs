@@ -1,7 +1,7 @@
 //! A command that runs: its output is collected while it comes, so that a test can wait for words of it.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{Read, Write},
     process::{Child, ChildStdin, Command, Stdio},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -176,6 +176,14 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// KiB of a process's memory that are its own, not a file's (proc(5), `RssAnon`).
+#[must_use]
+pub fn own_memory(pid: u32) -> usize {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap_or("0").trim();
+    line.trim_end_matches(" kB").parse().expect("a number")
 }
 
 /// Sends a signal to a process.

@@ -6,7 +6,10 @@
 extern crate bulkhead_tests;
 
 mod cri;
+mod full;
+mod killed;
 mod life;
+mod network;
 mod refused;
 mod registry;
 mod row;

@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
-use bulkhead_tests::harness::{Terminal, containerd::Containerd, oci::Oci};
+use bulkhead_tests::harness::{Terminal, containerd::Containerd, oci::Oci, own_memory};
 
 isolations!(in_the_foreground, go_where_they_are_wanted, wait_for_their_reader);
 
@@ -63,12 +63,7 @@ fn wait_for_their_reader(oci: &Oci) {
     );
     containerd.detached(&[], "writer", &script);
     containerd.exec("go", "writer", "touch /go").assert_code(0);
-    let resident = || {
-        let status = fs::read_to_string(format!("/proc/{}/status", containerd.shim_pid("writer")));
-        let status = status.unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap().trim();
-        line.trim_end_matches(" kB").parse::<usize>().unwrap()
-    };
+    let resident = || own_memory(containerd.shim_pid("writer"));
     if oci.is_bulkhead() {
         assert!(resident() < 8 << 10, "{} KiB", resident());
     }

@@ -8,11 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bulkhead_tests::harness::{Outcome, Terminal, oci::Oci};
+use bulkhead_tests::harness::{Namespace, Outcome, Terminal, oci::Oci};
 use serde_json::Value;
 
 use super::{
-    network::{Namespace, Network},
+    network::Network,
     shared::{IMAGE, archive, exec_on_a_terminal, isolation, runtime, streams_and_code},
 };
 
@@ -40,7 +40,7 @@ impl<'a> Docker<'a> {
             oci,
             socket: format!("unix://{}", path("docker.sock")),
             daemons: Vec::new(),
-            namespace: Namespace::new(),
+            namespace: Namespace::new("true"),
         };
         let toml = format!(
             "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[plugins]\n[ttrpc]\naddress = \"{}\"\n",

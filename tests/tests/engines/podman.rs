@@ -6,11 +6,11 @@ use std::{
     process::Command,
 };
 
-use bulkhead_tests::harness::{Outcome, Terminal, oci::Oci};
+use bulkhead_tests::harness::{Namespace, Outcome, Terminal, oci::Oci};
 use serde_json::Value;
 
 use super::{
-    network::{Namespace, Network},
+    network::Network,
     shared::{IMAGE, archive, exec_on_a_terminal, isolation, runtime, streams_and_code},
 };
 
@@ -192,7 +192,7 @@ fn a_long_life(oci: &Oci) {
 /// A network of podman's with both families, published ports, another container, a restart; and none.
 fn a_network(oci: &Oci) {
     let mut podman = Podman::new(oci);
-    podman.namespace = Some(Namespace::new());
+    podman.namespace = Some(Namespace::new("true"));
     // The plugins note addresses by it, outside the test's directories.
     let name = format!("bulkhead-test-{}-{}", std::process::id(), oci.is_vm());
     let subnets = ["--subnet", "10.90.7.0/24", "--ipv6", "--subnet", "fd90:7::/64"];

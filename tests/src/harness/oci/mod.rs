@@ -13,7 +13,7 @@ pub use bundle::{Bundle, CAPABILITIES, capability_bits};
 pub use console::ConsoleSocket;
 pub use rootfs::make_rootfs;
 pub use runtime::{Isolation, Oci, Peer};
-pub use steps::{Step, calls_of, log_of, steps_of};
+pub use steps::{Followed, Step, calls_of, log_of, parse, steps_of};
 
 /// Runs a test's body with the runtime under test in this isolation, and looks for what is left afterwards. Says so where
 /// this machine cannot run it.

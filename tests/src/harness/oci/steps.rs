@@ -1,10 +1,18 @@
-//! Steps of a command: the system calls that its processes make, and the command killed at one of them with strace's injection.
+//! Steps of a command: the system calls that its processes make, and the command killed at one of them with strace's injection; or a
+//! process that runs already.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Command, thread, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
 
 use rustix::process::Signal;
 
-use super::Oci;
+use super::{Oci, leftovers::is_zombie};
 use crate::harness::{Outcome, signal_process};
 
 /// Where strace kills: at the `when`th call, of those in `calls`, that a process makes.
@@ -50,13 +58,58 @@ fn tracers(log: &str) -> Vec<u32> {
 }
 
 impl Step {
+    /// What strace is told.
+    #[must_use]
+    pub fn options(&self) -> [String; 2] {
+        let Self { calls, when } = self;
+        [format!("-etrace={calls}"), format!("-einject={calls}:signal=SIGKILL:when={when}")]
+    }
+
     /// Runs the command, killed at this step.
     #[track_caller]
     pub fn inject(&self, oci: &Oci, command: &Command) -> Outcome {
-        let Self { calls, when } = self;
-        let options =
-            [format!("-etrace={calls}"), format!("-einject={calls}:signal=SIGKILL:when={when}")];
-        traced(oci, command, &options, &oci.path("injected.log"))
+        traced(oci, command, &self.options(), &oci.path("injected.log"))
+    }
+}
+
+/// A strace that follows a process which runs already. It lets go when this is dropped.
+#[derive(Debug)]
+pub struct Followed {
+    strace: Child,
+    log: PathBuf,
+}
+
+impl Followed {
+    /// Follows a process, kills at the step if there is one. `all`: also its other threads and what it starts.
+    #[track_caller]
+    pub fn new(oci: &Oci, pid: u32, all: bool, step: Option<&Step>) -> Self {
+        let log = oci.path("followed.log");
+        let mut strace = Command::new("strace");
+        strace.args(["-qq", "-o"]).arg(&log).args(all.then_some("-f"));
+        strace.args(step.map(Step::options).into_iter().flatten());
+        strace.args(["-p", &pid.to_string()]).stdin(Stdio::null()).stderr(Stdio::null());
+        let strace = strace.spawn().expect("the package strace is installed");
+        let tracer = format!("TracerPid:\t{}\n", strace.id());
+        let status = || fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        // Its first call may be the step.
+        oci.wait("strace", || status().contains(&tracer) || is_zombie(pid));
+        Self { strace, log }
+    }
+
+    /// The calls that were seen.
+    #[must_use]
+    pub fn calls(self) -> Vec<(u32, String)> {
+        let log = self.log.clone();
+        drop(self);
+        parse(&fs::read_to_string(log).unwrap_or_default())
+    }
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        signal_process(self.strace.id(), Signal::TERM);
+        // It has been asked.
+        let _ = self.strace.wait();
     }
 }
 
@@ -78,12 +131,19 @@ pub fn log_of(oci: &Oci, command: &Command) -> String {
 /// Runs the command to its end and returns its system calls: the process's number and the name of the call, in order.
 #[track_caller]
 pub fn calls_of(oci: &Oci, command: &Command) -> Vec<(u32, String)> {
-    let text = log_of(oci, command);
-    let calls = text.lines().filter_map(|line| {
-        let (pid, rest) = line.trim_start().split_once(char::is_whitespace)?;
+    parse(&log_of(oci, command))
+}
+
+/// What a log of strace tells: the process's number, where it has one, and the name of the call.
+#[must_use]
+pub fn parse(log: &str) -> Vec<(u32, String)> {
+    let calls = log.lines().filter_map(|line| {
+        let line = line.trim_start();
+        let digits = line.bytes().take_while(u8::is_ascii_digit).count();
+        let (pid, rest) = line.split_at(digits);
         let (name, _) = rest.trim_start().split_once('(')?;
         let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        (is_name && !name.is_empty()).then(|| Some((pid.parse().ok()?, name.to_owned())))?
+        (is_name && !name.is_empty()).then(|| (pid.parse().unwrap_or(0), name.to_owned()))
     });
     calls.collect()
 }

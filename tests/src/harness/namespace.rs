@@ -1,0 +1,80 @@
+//! A network namespace of the test's own.
+
+use std::{
+    fs::File,
+    io::Read,
+    os::fd::AsFd,
+    process::{Child, Command, Stdio},
+    thread,
+};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+/// A network namespace; a process keeps it.
+#[derive(Debug)]
+pub struct Namespace(Child);
+
+impl Namespace {
+    /// One in which a script of the shell has run, after its loopback interface was set up.
+    #[must_use]
+    pub fn new(script: &str) -> Self {
+        let script = format!("ip link set lo up; {script}; echo ready; exec cat");
+        let mut keeper = Command::new("unshare")
+            .args(["--net", "sh", "-c", &script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("unshare runs");
+        let ready = keeper.stdout.as_mut().expect("a pipe").read_exact(&mut [0; 6]);
+        ready.expect("a network namespace can be made");
+        Self(keeper)
+    }
+
+    /// The process that keeps it.
+    #[must_use]
+    pub fn keeper(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Its file.
+    #[must_use]
+    pub fn path(&self) -> String {
+        format!("/proc/{}/ns/net", self.0.id())
+    }
+
+    /// A command that runs in it.
+    #[must_use]
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.path())).arg(program);
+        command
+    }
+
+    /// What a command says in it that must succeed; its words are parted by spaces.
+    #[track_caller]
+    pub fn text(&self, line: &str) -> String {
+        let mut words = line.split(' ');
+        let mut command = self.command(words.next().unwrap_or_default());
+        let output = command.args(words).output().expect("nsenter runs");
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// Does something in it.
+    pub fn within<T: Send + 'static>(&self, body: impl FnOnce() -> T + Send + 'static) -> T {
+        let file = File::open(self.path()).expect("the namespace");
+        let body = move || {
+            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+                .expect("the namespace can be joined");
+            body()
+        };
+        thread::spawn(body).join().expect("no panic")
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}

@@ -1,0 +1,380 @@
+//! SIGKILL of every process at each step of a task's life, through containerd: of the shim's `start`, of the shim, of its helpers, monitors and
+//! VMMs, and of the shim's `delete`. Afterwards containerd removes all of the container, a neighbour notices nothing, and the next container of
+//! the same name can be made.
+
+use std::{
+    collections::BTreeSet,
+    env, fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use bulkhead_tests::harness::{
+    Namespace, Running, Shim,
+    containerd::{Containerd, HOST_PROGRAM, PROGRAM},
+    oci::{Followed, Isolation, Oci, Peer, Step, parse, steps_of},
+    signal_process,
+};
+use rustix::process::Signal;
+
+/// Calls at which each one is a step, since something of the host changes there.
+const ALWAYS: [&str; 8] =
+    ["clone3", "execve", "mount", "move_mount", "renameat", "mkdirat", "bind", "sendmsg"];
+const ALWAYS_VM: [&str; 1] = ["execve"];
+const ALWAYS_OF_COMMANDS: [&str; 8] =
+    ["bind", "listen", "vfork", "clone3", "rename", "sendmsg", "unlink", "umount2"];
+const VICTIM: &str = "victim";
+
+/// How many times the usual number of steps: `BULKHEAD_TEST_STEPS=10` for a closer look.
+fn times(steps: usize) -> usize {
+    let more = env::var("BULKHEAD_TEST_STEPS").ok();
+    more.map_or(1, |text| text.parse::<usize>().unwrap()) * steps
+}
+
+/// Who is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Who {
+    /// The shim's first thread.
+    Shim,
+    /// Whichever of it, of its other threads and of all that it starts comes first.
+    Any,
+}
+
+/// What is done meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verb {
+    /// `Create` and `Start`.
+    Run,
+    Exec,
+    /// `Kill` and `Delete`.
+    End,
+}
+
+/// A containerd whose calls of the shim's program are held up, and a container beside those that are killed.
+struct Stage<'a> {
+    containerd: Containerd<'a>,
+    oci: &'a Oci,
+    namespace: Namespace,
+    neighbour: u32,
+    before: BTreeSet<String>,
+    wrong: Vec<String>,
+}
+
+impl<'a> Stage<'a> {
+    fn new(oci: &'a Oci) -> Self {
+        let containerd = Containerd::new(oci);
+        behind_a_script(oci);
+        if oci.is_vm() {
+            // A boot in place of a clone that was killed takes too long to be had at each step.
+            let file = oci.path("options.toml");
+            let text = fs::read_to_string(&file).unwrap() + "template = \"require\"\n";
+            fs::write(file, text).unwrap();
+        }
+        let words = ["sh", "-c", "exec sleep 100000"];
+        let peer = Peer::Bulkhead(Isolation::Host);
+        let run = containerd.run_with(peer, &["--detach", "--null-io"], "neighbour", &words);
+        oci.run_command(run).assert_code(0);
+        let neighbour = containerd.task("neighbour").unwrap().0;
+        let namespace = Namespace::new(
+            "ip link add eth0 type veth peer name far0; ip address add 10.92.8.5/24 dev eth0; ip link set eth0 up; ip link set far0 up",
+        );
+        let mut stage = Self {
+            containerd,
+            oci,
+            namespace,
+            neighbour,
+            before: BTreeSet::new(),
+            wrong: Vec::new(),
+        };
+        // What is kept for the next container is there from now on.
+        stage.prepare(Verb::End);
+        stage.act(Verb::End);
+        stage.clean("nothing");
+        stage.before = stage.left();
+        stage
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.oci.path(name)
+    }
+
+    /// Everything of the test's that is there.
+    fn left(&self) -> BTreeSet<String> {
+        // Other processes only see a mount of the test's, in namespaces that were made while it was there.
+        let things = self.oci.leftovers().into_iter();
+        let mut left: BTreeSet<_> = things.filter(|thing| !thing.starts_with("process")).collect();
+        left.extend(self.oci.processes().into_iter().map(|pid| format!("process {pid}")));
+        let bundle = self.containerd.bundle(VICTIM);
+        let state = self.oci.root().join(self.oci.mark()).join(VICTIM);
+        let paths = [bundle, self.containerd.socket_of(VICTIM), state];
+        let paths = paths.into_iter().filter(|path| path.exists());
+        let stored = all_below(&self.file("data"));
+        left.extend(paths.chain(stored).map(|path| format!("file {}", path.display())));
+        let links = self.namespace.text("ip -o link show");
+        left.extend(links.lines().filter_map(|line| {
+            let name = line.split(": ").nth(1)?;
+            (!name.starts_with("eth0") && !name.starts_with("far0") && !name.starts_with("lo"))
+                .then(|| format!("interface {name}"))
+        }));
+        left
+    }
+
+    /// What brings the container to the state before a verb.
+    fn prepare(&self, verb: Verb) {
+        if verb != Verb::Run {
+            let done = self.run().wait();
+            assert!(done.status.success(), "{done}\n{}", self.containerd.logged());
+        }
+    }
+
+    fn run(&self) -> Running {
+        let network = format!("network:{}", self.namespace.path());
+        let options = ["--detach", "--null-io", "--with-ns", &network];
+        let command = self.containerd.run_command(&options, VICTIM, &["sleep", "100000"]);
+        self.oci.start_command(command)
+    }
+
+    /// Does it, however it ends.
+    fn act(&self, verb: Verb) {
+        match verb {
+            Verb::Run => drop(self.run().wait()),
+            Verb::Exec => drop(self.containerd.exec("one", VICTIM, "exit 4")),
+            Verb::End => {
+                self.containerd.run(&["task", "kill", "--signal", "SIGKILL", VICTIM]);
+                self.oci.wait("the victim's end", || {
+                    self.containerd.task(VICTIM).is_none_or(|(_, state)| state == "STOPPED")
+                });
+                self.containerd.run(&["task", "rm", VICTIM]);
+            }
+        }
+    }
+
+    /// Does it while somebody follows the shim.
+    fn follow(&self, verb: Verb, who: Who, step: Option<&Step>) -> Followed {
+        let all = who == Who::Any;
+        if verb != Verb::Run {
+            let followed = Followed::new(self.oci, self.containerd.shim_pid(VICTIM), all, step);
+            self.act(verb);
+            return followed;
+        }
+        for name in ["held", "go"] {
+            fs::remove_file(self.file(name)).ok();
+        }
+        fs::write(self.file("hold"), "").unwrap();
+        let run = self.run();
+        self.oci.wait("the shim", || self.file("held").exists());
+        let address = fs::read_to_string(self.file("held")).unwrap();
+        let followed = Followed::new(self.oci, Shim::new(&address, true).pid(VICTIM), all, step);
+        fs::remove_file(self.file("hold")).unwrap();
+        fs::write(self.file("go"), "").unwrap();
+        // Most steps are failures of it.
+        drop(run.wait());
+        followed
+    }
+
+    /// Removes the container as a user would, and notes what is left then.
+    fn clean(&mut self, step: &str) {
+        // There may be no task any more.
+        self.containerd.run(&["task", "rm", "--force", VICTIM]);
+        self.oci.wait("the task's end", || self.containerd.task(VICTIM).is_none());
+        let listed = self.containerd.text(&["container", "ls", "--quiet"]);
+        if listed.lines().any(|id| id == VICTIM) {
+            let removed = self.containerd.run(&["container", "rm", VICTIM]);
+            if !removed.status.success() {
+                self.wrong.push(format!("{step}: {removed}"));
+            }
+        }
+        if self.before.is_empty() {
+            return;
+        }
+        let new = |stage: &Self| -> Vec<String> {
+            stage.left().difference(&stage.before).cloned().collect()
+        };
+        for _ in 0..1500 {
+            self.oci.reap_adopted();
+            if new(self).is_empty() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        let left = new(self);
+        if !left.is_empty() {
+            let words = |pid: u32| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let processes = self.oci.processes().into_iter();
+            let told: Vec<_> = processes
+                .map(|pid| format!("{pid} {}", String::from_utf8_lossy(&words(pid))))
+                .collect();
+            eprintln!("{step}: left: {left:#?} of {told:#?}");
+            self.wrong.push(format!("{step}: left: {left:#?} of {told:#?}"));
+            let ours = self.oci.processes().into_iter();
+            for pid in ours.filter(|pid| left.contains(&format!("process {pid}"))) {
+                signal_process(pid, Signal::KILL);
+            }
+            self.before = self.left();
+        }
+    }
+
+    /// Each step of a verb, about as many as this.
+    fn each(&mut self, verb: Verb, who: Who, most: usize) {
+        self.prepare(verb);
+        let calls = self.follow(verb, who, None).calls();
+        self.clean("nothing");
+        let always: &[&str] = match (who, self.oci.is_vm()) {
+            (Who::Shim, _) => &[],
+            (Who::Any, false) => &ALWAYS,
+            (Who::Any, true) => &ALWAYS_VM,
+        };
+        let mut steps = steps_of(&calls, times(most), always);
+        assert!(steps.len() > 3, "{verb:?}: {} calls of {who:?} were traced", calls.len());
+        // Before its first call in a making, containerd has not connected, and asks nobody to remove the socket: the next shim of the name does.
+        steps.retain(|step| verb != Verb::Run || step.when > 1 || step.calls != "all");
+        for step in &steps {
+            self.prepare(verb);
+            drop(self.follow(verb, who, Some(step)));
+            self.clean(&format!("{verb:?}, {who:?}, {step}"));
+        }
+    }
+
+    /// Each step of a command of the shim's program: `start`, or `delete` after the shim was killed.
+    fn each_of_command(&mut self, command: &str, most: usize) {
+        let options = self.file(&format!("{command}.strace"));
+        let log = self.file("command.log");
+        let verb = if command == "start" { Verb::Run } else { Verb::Exec };
+        let act = |stage: &mut Self, words: &str| {
+            fs::remove_file(&log).ok();
+            stage.prepare(verb);
+            fs::write(&options, words).unwrap();
+            if command == "start" {
+                stage.act(Verb::Run);
+            } else {
+                signal_process(stage.containerd.shim_pid(VICTIM), Signal::KILL);
+                stage.oci.wait("the end of the task", || {
+                    stage.containerd.task(VICTIM).is_none_or(|(_, state)| state == "STOPPED")
+                });
+                let log = || fs::read_to_string(&log).unwrap_or_default();
+                stage.oci.wait("the end of delete", || log().contains("+++"));
+            }
+            fs::remove_file(&options).unwrap();
+        };
+        act(self, "");
+        let calls = parse(&fs::read_to_string(&log).unwrap());
+        self.clean("nothing");
+        let steps = steps_of(&calls, times(most), &ALWAYS_OF_COMMANDS);
+        assert!(steps.len() > 3, "{command}: {} calls were traced", calls.len());
+        for step in &steps {
+            act(self, &step.options().join(" "));
+            if command == "delete" {
+                // It asks again for what it could not remove.
+                self.containerd.kill();
+                self.containerd.start();
+            }
+            self.clean(&format!("{command}, {step}"));
+        }
+    }
+
+    /// What was wrong, if anything was.
+    #[track_caller]
+    fn end(self) {
+        let Self { containerd, oci, namespace, neighbour, wrong, .. } = self;
+        assert!(
+            wrong.is_empty(),
+            "{}:\n{}\n{}",
+            wrong.len(),
+            wrong.join("\n"),
+            containerd.logged()
+        );
+        assert_eq!(containerd.task("neighbour").unwrap(), (neighbour, "RUNNING".into()));
+        containerd.exec("after", "neighbour", "exit 4").assert_code(4);
+        containerd.remove("neighbour");
+        oci.run_command(containerd.run_command(&["--rm"], "next", &["true"])).assert_code(0);
+        drop((containerd, namespace));
+    }
+}
+
+/// Puts a script in the place of the shim's program, which follows a command or holds up a start when there is a file that says so.
+fn behind_a_script(oci: &Oci) {
+    let (bin, real) = (oci.path("bin"), oci.path("bin/real"));
+    fs::create_dir(&real).unwrap();
+    let directory = oci.path("");
+    let directory = directory.display();
+    let text = format!(
+        "#!/bin/sh\n\
+         for command; do :; done\n\
+         real={bin}/real/${{0##*/}}\n\
+         if [ -e {directory}/$command.strace ]; then\n\
+             exec strace -o {directory}/command.log $(cat {directory}/$command.strace) -- $real \"$@\"\n\
+         fi\n\
+         [ $command = start ] && [ -e {directory}/hold ] || exec $real \"$@\"\n\
+         address=$($real \"$@\") || exit\n\
+         printf %s $address > {directory}/held.new && mv {directory}/held.new {directory}/held\n\
+         until [ -e {directory}/go ]; do sleep 0.02; done\n\
+         printf %s $address\n",
+        bin = bin.display(),
+    );
+    fs::write(bin.join("script"), text).unwrap();
+    fs::set_permissions(bin.join("script"), fs::Permissions::from_mode(0o755)).unwrap();
+    for name in [PROGRAM, HOST_PROGRAM] {
+        fs::rename(bin.join(name), real.join(name)).unwrap();
+        fs::hard_link(bin.join("script"), bin.join(name)).unwrap();
+    }
+}
+
+fn all_below(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for item in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if item.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.extend(all_below(&item.path()));
+        }
+        found.push(item.path());
+    }
+    found
+}
+
+fn on(isolation: Isolation, body: fn(&mut Stage<'_>)) {
+    let Some(oci) = Oci::new(isolation).filter(Oci::is_bulkhead) else { return };
+    let mut stage = Stage::new(&oci);
+    body(&mut stage);
+    stage.end();
+    oci.assert_nothing_left();
+}
+
+#[test]
+fn a_start_on_the_host() {
+    on(Isolation::Host, |stage| {
+        stage.each_of_command("start", 4);
+        stage.each(Verb::Run, Who::Shim, 6);
+    });
+}
+
+#[test]
+fn a_making_on_the_host() {
+    on(Isolation::Host, |stage| stage.each(Verb::Run, Who::Any, 16));
+}
+
+#[test]
+fn an_exec_on_the_host() {
+    on(Isolation::Host, |stage| {
+        stage.each(Verb::Exec, Who::Shim, 5);
+        stage.each(Verb::Exec, Who::Any, 12);
+    });
+}
+
+#[test]
+fn an_end_on_the_host() {
+    on(Isolation::Host, |stage| {
+        stage.each(Verb::End, Who::Shim, 6);
+        stage.each(Verb::End, Who::Any, 8);
+        stage.each_of_command("delete", 6);
+    });
+}
+
+#[test]
+fn a_life_in_a_microvm() {
+    on(Isolation::Vm, |stage| {
+        stage.each(Verb::Run, Who::Shim, 4);
+        stage.each(Verb::Run, Who::Any, 10);
+        stage.each(Verb::Exec, Who::Any, 5);
+        stage.each(Verb::End, Who::Any, 5);
+        stage.each_of_command("delete", 4);
+    });
+}
