@@ -103,7 +103,9 @@ impl<'a> Stage<'a> {
         // Other processes only see a mount of the test's, in namespaces that were made while it was there.
         let things = self.oci.leftovers().into_iter();
         let mut left: BTreeSet<_> = things.filter(|thing| !thing.starts_with("process")).collect();
-        left.extend(self.oci.processes().into_iter().map(|pid| format!("process {pid}")));
+        let daemon = self.containerd.pid();
+        let processes = self.oci.processes().into_iter().filter(|pid| *pid != daemon);
+        left.extend(processes.map(|pid| format!("process {pid}")));
         let bundle = self.containerd.bundle(VICTIM);
         let state = self.oci.root().join(self.oci.mark()).join(VICTIM);
         let paths = [bundle, self.containerd.socket_of(VICTIM), state];
