@@ -44,7 +44,7 @@ impl Drop for Disk {
 
 /// Writes much each time that it is told to, and says when it has.
 const WRITES: &str = "n=0; while :; do n=$((n+1)); until [ -e /go$n ]; do sleep 0.1; done; \
-    head -c 300000 /dev/zero | tr '\\0' x; echo round $n; touch /done$n; done";
+    head -c 100000 /dev/zero | tr '\\0' x; echo round $n; touch /done$n; done";
 
 fn a_full_disk_stops_nobody(oci: &Oci) {
     if !oci.is_bulkhead() {
@@ -62,7 +62,9 @@ fn a_full_disk_stops_nobody(oci: &Oci) {
     fs::set_permissions(&logger, fs::Permissions::from_mode(0o755)).unwrap();
     let file = disk.0.join("of-file");
     let urls = [format!("file://{}", file.display()), format!("binary://{}", logger.display())];
-    for (id, url) in ["to-file", "to-program"].into_iter().zip(&urls) {
+    // A program's output is the shim's in a microVM as elsewhere, and a guest is slow.
+    let ids = &["to-file", "to-program"][..if oci.is_vm() { 1 } else { 2 }];
+    for (id, url) in ids.iter().zip(&urls) {
         containerd.detached(&["--log-uri", url], id, WRITES);
     }
     let round = |id: &str, n: u32| {
@@ -73,27 +75,26 @@ fn a_full_disk_stops_nobody(oci: &Oci) {
         let text = fs::read_to_string(path).unwrap_or_default();
         text.contains(&format!("round {n}\n"))
     };
+    let told = |text: &str| containerd.logged().matches(text).count();
     round("to-file", 1);
     oci.wait("the first round's log", || has(&file, 1));
     disk.fill();
     round("to-file", 2);
-    for n in 1..=3 {
-        round("to-program", n);
+    if !oci.is_vm() {
+        (1..=3).for_each(|n| round("to-program", n));
+        let ended = format!("the logger {} ended", logger.display());
+        oci.wait("a line of its end", || told(&ended) == 1);
     }
     assert!(!has(&file, 2));
     assert!(own_memory(containerd.shim_pid("to-file")) < 8 << 10);
-    let told = |text: &str| containerd.logged().matches(text).count();
     let full = format!("cannot write {}: No space left on device", file.display());
     oci.wait("a line of it", || told(&full) == 1);
-    oci.wait("a line of the other", || {
-        told(&format!("the logger {} ended", logger.display())) == 1
-    });
     disk.empty();
     round("to-file", 3);
     oci.wait("the third round's log", || has(&file, 3));
     oci.wait("another line", || told("bytes of output were lost") == 1);
     assert_eq!(told(&full), 1);
-    for id in ["to-file", "to-program"] {
+    for id in ids {
         assert_eq!(containerd.task(id).unwrap().1, "RUNNING");
         containerd.remove(id);
     }
