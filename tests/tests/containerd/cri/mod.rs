@@ -29,13 +29,13 @@ fn a_pod_lives(oci: &Oci) {
         "the-pod\n"
     );
     assert_eq!(pod.exec(&one, "cat /dev/shm/x; ls /file 2>/dev/null; true"), "shared\n");
-    let listens = "(echo through | nc -l -p 8080 > /dev/null 2>&1 &) ; sleep 0";
-    pod.exec(&two, listens);
+    let listens = "(echo through | nc -l -p 8080 > /dev/null 2>&1 &)";
+    pod.exec(&two, &format!("{listens}; {}; sleep 0", streams::ECHO));
     let asks = "until nc 127.0.0.1 8080 < /dev/null 2>/dev/null; do sleep 0.2; done";
     assert_eq!(pod.exec(&one, asks), "through\n");
     streams::of_a_command(&pod, &one);
     streams::of_containers(&pod, &one, &two);
-    streams::to_ports(&pod, &two);
+    streams::to_ports(&pod);
     let processes = pod.exec(&one, "ps");
     assert!(!processes.contains("sleep 100000"), "{processes}");
     let (code, _, error) = pod.run(&one, "echo problem >&2; exit 7");

@@ -286,10 +286,16 @@ impl Pod<'_> {
         answer.status.unwrap()
     }
 
+    /// Waits until something is so.
+    #[track_caller]
+    pub(super) fn until(&self, what: &str, done: impl Fn() -> bool) {
+        self.cri.oci().wait(what, done);
+    }
+
     /// Waits for a container's end.
     #[track_caller]
     pub(super) fn wait(&self, container: &str) -> ContainerStatus {
-        self.cri.oci().wait("a container's end", || self.status(container).state == EXITED);
+        self.until("a container's end", || self.status(container).state == EXITED);
         self.status(container)
     }
 

@@ -77,10 +77,32 @@ pub(super) fn of_containers(pod: &Pod<'_>, hears: &str, looks: &str) {
     streams.wait_for(STDOUT, "got typed\r\n");
 }
 
-/// Connections to programs that listen on the pod's loopback addresses, by the plugin and from the pod's network namespace on the host.
-pub(super) fn to_ports(pod: &Pod<'_>, container: &str) {
-    pod.exec(container, "nc -ll -p 9000 -e cat > /dev/null 2>&1 & sleep 0");
-    pod.exec(container, "until nc 127.0.0.1 9000 < /dev/null; do sleep 0.2; done 2>/dev/null");
+/// A program that says at port 9000 what it hears.
+pub(super) const ECHO: &str = "(nc -ll -p 9000 -e cat > /dev/null 2>&1 &)";
+
+/// Connections to a program, an [`ECHO`] that may still begin, on the pod's loopback addresses: from the pod's network namespace on the host, and by the
+/// plugin, which connects from there.
+pub(super) fn to_ports(pod: &Pod<'_>) {
+    let connect = |address: &'static str| {
+        let pid = pod.pid();
+        let body = move || {
+            let namespace = File::open(format!("/proc/{pid}/ns/net")).unwrap();
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+            let mut stream = TcpStream::connect(address)?;
+            stream.write_all(b"question")?;
+            stream.shutdown(Shutdown::Write)?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text).map(|_| text)
+        };
+        thread::spawn(body).join().unwrap()
+    };
+    pod.until("the port to answer", || connect("127.0.0.1:9000").is_ok());
+    for address in ["127.0.0.1:9000", "[::1]:9000"] {
+        assert_eq!(connect(address).unwrap(), "question", "{address}");
+    }
+    for address in ["127.0.0.1:9999", "[::1]:9999"] {
+        connect(address).unwrap_err();
+    }
     let mut streams = [pod.forward(9000), pod.forward(9000)];
     // Both channels begin with the port's number.
     for (number, stream) in streams.iter_mut().enumerate() {
@@ -102,25 +124,4 @@ pub(super) fn to_ports(pod: &Pod<'_>, container: &str) {
     let mut refused = pod.forward(9999);
     refused.send(DATA, b"anybody?");
     refused.wait_for_bytes(ERROR, 3);
-
-    let from_namespace = |address: &'static str| {
-        let pid = pod.pid();
-        let body = move || {
-            let namespace = File::open(format!("/proc/{pid}/ns/net")).unwrap();
-            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-            let mut stream = TcpStream::connect(address)?;
-            stream.write_all(b"question")?;
-            stream.shutdown(Shutdown::Write)?;
-            let mut text = String::new();
-            stream.read_to_string(&mut text).map(|_| text)
-        };
-        thread::spawn(body).join().unwrap()
-    };
-    for address in ["127.0.0.1:9000", "[::1]:9000"] {
-        assert_eq!(from_namespace(address).unwrap(), "question", "{address}");
-    }
-    for address in ["127.0.0.1:9999", "[::1]:9999"] {
-        from_namespace(address).unwrap_err();
-    }
-    pod.exec(container, "killall nc");
 }
