@@ -116,12 +116,11 @@ impl Ports {
             return Outcome::Waits;
         };
         let Trying { stream, port, socket, others, .. } = self.trying.swap_remove(at);
-        let connected = matches!(sockopt::socket_error(&socket), Ok(Ok(())));
-        if connected && events.remove(&socket).is_ok() {
+        // A process that is being made may have it, too, so that closing it would not do.
+        let _ = events.remove(&socket);
+        if matches!(sockopt::socket_error(&socket), Ok(Ok(()))) {
             return Outcome::Connected(stream, socket);
         }
-        // Closing takes it out of the epoll instance.
-        drop(socket);
         self.attempt(others, port, stream, events).unwrap_or(Outcome::Refused(stream))
     }
 }

@@ -12,7 +12,7 @@ use bulkhead_container::{
     spec::{Namespace, NamespaceType, Process, Resources, Spec},
 };
 use bulkhead_protocol::{
-    self as protocol, Call, Create, Exec, ExitStatus, Failure, Message, Ready, Reply, Target,
+    self as protocol, Call, Create, Exec, ExitStatus, Failure, Message, Ready, Reply, Target, Token,
 };
 use rustix::process::{Pid, WaitOptions};
 
@@ -58,6 +58,8 @@ pub(crate) struct Server {
     ports: Ports,
     /// What need not be done before a program runs: streams of new processes, and memory of started containers.
     new_relays: Vec<(Target, [Option<Relay>; 2])>,
+    /// Connections to ports that came about: an event that is on its way may still name a relay whose place one of them gets.
+    new_ports: Vec<(Token, OwnedFd)>,
     unwatched: Vec<String>,
 }
 
@@ -87,6 +89,7 @@ impl Server {
             resolver: Resolver::default(),
             ports: Ports::default(),
             new_relays: Vec::new(),
+            new_ports: Vec::new(),
             unwatched: Vec::new(),
         })
     }
@@ -127,6 +130,7 @@ impl Server {
                 Source::Relay(id, side) => self.relays.event(id, side, flags),
             }
         }
+        self.forward_ports();
         self.relays.work();
         let open = self.control.flush();
         self.forward();
@@ -308,20 +312,23 @@ impl Server {
         Ok(Reply::Done)
     }
 
-    /// Forwards a connection to a port that came about, or says that it did not.
+    /// Notes a connection to a port that came about, or says that it did not.
     fn connected(&mut self, outcome: Outcome) {
-        let (stream, done) = match outcome {
-            Outcome::Waits => return,
-            Outcome::Refused(stream) => (stream, false),
-            Outcome::Connected(stream, port) => {
-                let relay = self.link.connect(protocol::STREAM_PORT);
-                let relay = relay.map(|socket| Relay::of_port(socket, stream, port));
-                let added = relay.and_then(|relay| self.relays.add(&self.events, relay));
-                (stream, added.is_ok())
+        match outcome {
+            Outcome::Waits => {}
+            Outcome::Refused(stream) => self.control.put(&Message::Refused { stream }),
+            Outcome::Connected(stream, port) => self.new_ports.push((stream, port)),
+        }
+    }
+
+    /// Begins to forward new connections to ports.
+    fn forward_ports(&mut self) {
+        for (stream, port) in std::mem::take(&mut self.new_ports) {
+            let relay = self.link.connect(protocol::STREAM_PORT);
+            let relay = relay.map(|socket| Relay::of_port(socket, stream, port));
+            if relay.and_then(|relay| self.relays.add(&self.events, relay)).is_err() {
+                self.control.put(&Message::Refused { stream });
             }
-        };
-        if !done {
-            self.control.put(&Message::Refused { stream });
         }
     }
 
