@@ -30,10 +30,16 @@ impl Namespace {
         Self(keeper)
     }
 
-    /// The process that keeps it.
+    /// One with an interface `eth0`, after which a script has run, and one with its other end, `far0`, which is up.
     #[must_use]
-    pub fn keeper(&self) -> u32 {
-        self.0.id()
+    pub fn pair(script: &str) -> [Self; 2] {
+        let far = Self::new("true");
+        let keeper = far.0.id();
+        let near = Self::new(&format!(
+            "ip link add eth0 type veth peer name far0 netns {keeper}; {script}"
+        ));
+        far.text("ip link set far0 up");
+        [near, far]
     }
 
     /// Its file.

@@ -54,7 +54,8 @@ enum Verb {
 struct Stage<'a> {
     containerd: Containerd<'a>,
     oci: &'a Oci,
-    namespace: Namespace,
+    /// The victim's network, and its other end.
+    namespaces: [Namespace; 2],
     neighbour: u32,
     before: BTreeSet<String>,
     wrong: Vec<String>,
@@ -75,13 +76,12 @@ impl<'a> Stage<'a> {
         let run = containerd.run_with(peer, &["--detach", "--null-io"], "neighbour", &words);
         oci.run_command(run).assert_code(0);
         let neighbour = containerd.task("neighbour").unwrap().0;
-        let namespace = Namespace::new(
-            "ip link add eth0 type veth peer name far0; ip address add 10.92.8.5/24 dev eth0; ip link set eth0 up; ip link set far0 up",
-        );
+        let namespaces =
+            Namespace::pair("ip address add 10.92.8.5/24 dev eth0; ip link set eth0 up");
         let mut stage = Self {
             containerd,
             oci,
-            namespace,
+            namespaces,
             neighbour,
             before: BTreeSet::new(),
             wrong: Vec::new(),
@@ -112,10 +112,10 @@ impl<'a> Stage<'a> {
         let paths = paths.into_iter().filter(|path| path.exists());
         let stored = all_below(&self.file("data"));
         left.extend(paths.chain(stored).map(|path| format!("file {}", path.display())));
-        let links = self.namespace.text("ip -o link show");
+        let links = self.namespaces[0].text("ip -o link show");
         left.extend(links.lines().filter_map(|line| {
             let name = line.split(": ").nth(1)?;
-            (!name.starts_with("eth0") && !name.starts_with("far0") && !name.starts_with("lo"))
+            (!name.starts_with("eth0") && !name.starts_with("lo"))
                 .then(|| format!("interface {name}"))
         }));
         left
@@ -130,7 +130,7 @@ impl<'a> Stage<'a> {
     }
 
     fn run(&self) -> Running {
-        let network = format!("network:{}", self.namespace.path());
+        let network = format!("network:{}", self.namespaces[0].path());
         let options = ["--detach", "--null-io", "--with-ns", &network];
         let command = self.containerd.run_command(&options, VICTIM, &["sleep", "100000"]);
         self.oci.start_command(command)
@@ -277,7 +277,7 @@ impl<'a> Stage<'a> {
     /// What was wrong, if anything was.
     #[track_caller]
     fn end(self) {
-        let Self { containerd, oci, namespace, neighbour, wrong, .. } = self;
+        let Self { containerd, oci, namespaces, neighbour, wrong, .. } = self;
         assert!(
             wrong.is_empty(),
             "{}:\n{}\n{}",
@@ -289,7 +289,7 @@ impl<'a> Stage<'a> {
         containerd.exec("after", "neighbour", "exit 4").assert_code(4);
         containerd.remove("neighbour");
         oci.run_command(containerd.run_command(&["--rm"], "next", &["true"])).assert_code(0);
-        drop((containerd, namespace));
+        drop((containerd, namespaces));
     }
 }
 

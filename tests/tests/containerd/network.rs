@@ -5,8 +5,6 @@ use bulkhead_tests::harness::{Namespace, containerd::Containerd, oci::Oci};
 
 isolations!(what_is_wrong_with_a_network);
 
-/// One end of a pair is the container's.
-const PAIR: &str = "ip link add eth0 type veth peer name far0; ip link set far0 up";
 const LOOK: &str = "ip -o link; ip -o address; echo that is all; exec sleep 100000";
 
 fn what_is_wrong_with_a_network(oci: &Oci) {
@@ -32,12 +30,12 @@ fn what_is_wrong_with_a_network(oci: &Oci) {
         assert!(!disciplines.contains("ingress"), "{disciplines}");
     };
     // Without an address, and down.
-    let namespace = Namespace::new(&format!("{PAIR}; ip link set eth0 up"));
+    let [namespace, _far] = Namespace::pair("ip link set eth0 up");
     let seen = look("bare", &namespace);
     assert!(seen.contains("eth0") && !seen.contains("inet 10."), "{seen}");
     containerd.remove("bare");
     clean(&namespace);
-    let namespace = Namespace::new(&format!("{PAIR}; ip address add 10.92.9.5/24 dev eth0"));
+    let [namespace, _far] = Namespace::pair("ip address add 10.92.9.5/24 dev eth0");
     let seen = look("down", &namespace);
     let link = seen.lines().find(|line| line.contains(": eth0") && line.contains("mtu")).unwrap();
     assert!(!link.contains(",UP"), "{seen}");
@@ -48,9 +46,8 @@ fn what_is_wrong_with_a_network(oci: &Oci) {
     containerd.remove("down");
     clean(&namespace);
     // Its keeper goes while it runs: nobody can reach the namespace by its path any more.
-    let namespace = Namespace::new(&format!(
-        "{PAIR}; ip address add 10.92.9.6/24 dev eth0; ip link set eth0 up"
-    ));
+    let [namespace, _far] =
+        Namespace::pair("ip address add 10.92.9.6/24 dev eth0; ip link set eth0 up");
     let path = namespace.path();
     assert!(look("kept", &namespace).contains("inet 10.92.9.6/24"));
     drop(namespace);

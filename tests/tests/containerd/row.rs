@@ -25,9 +25,8 @@ fn asked() -> Option<usize> {
 /// Runs them in rows that work at the same time; each has a network, is started, joined and removed. Returns where their shims listened.
 fn rows(containerd: &Containerd<'_>, rows: usize, each: usize) -> Vec<PathBuf> {
     let row = |row: usize| -> Vec<PathBuf> {
-        let namespace = Namespace::new(
-            "ip link add eth0 type veth peer name far0; ip address add 10.92.10.5/24 dev eth0; ip link set eth0 up; ip link set far0 up",
-        );
+        let [namespace, _far] =
+            Namespace::pair("ip address add 10.92.10.5/24 dev eth0; ip link set eth0 up");
         let interfaces = || -> Vec<String> {
             let all = namespace.text("ip -o link");
             all.lines().map(|line| line.split(' ').nth(1).unwrap().to_owned()).collect()

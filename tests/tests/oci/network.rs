@@ -8,13 +8,8 @@ use rustix::process::Signal;
 isolations!(host: an_interface; vm: an_interface);
 
 fn an_interface(oci: &Oci) {
-    let far = Namespace::new("true");
-    let namespace = Namespace::new(&format!(
-        "ip link add eth0 type veth peer name far0 netns {}; \
-         ip address add 10.92.7.5/24 dev eth0; ip link set eth0 up",
-        far.keeper()
-    ));
-    far.text("ip link set far0 up");
+    let [namespace, _far] =
+        Namespace::pair("ip address add 10.92.7.5/24 dev eth0; ip link set eth0 up");
     let path = namespace.path();
     for end in ["killed", "ended"] {
         let mut bundle = oci.bundle(end);
