@@ -124,8 +124,10 @@ impl Task for Service {
         let mut pids: Vec<u32> =
             listed.await?.into_iter().filter_map(|process| process.host_pid).collect();
         let joined = container.joined();
-        let living = joined.iter().chain([&container.init]);
-        let living = living.filter(|process| process.phase() != Phase::Stopped);
+        let living = joined.iter().filter(|process| process.phase() != Phase::Stopped);
+        // The first process is among them until the task is deleted: containerd 1.7 and later, when it starts, ends a shim without
+        // processes as a leaked one, and with it how the program ended.
+        let living = living.chain([&container.init]);
         pids.extend(living.map(|process| process.pid()).filter(|pid| *pid != 0));
         pids.sort_unstable();
         pids.dedup();

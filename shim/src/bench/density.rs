@@ -1,13 +1,13 @@
 //! `bench density`: idle containers, one after the other, until a limit or a refusal; what each holds and costs, and what one more costs.
 
-use std::time::Duration;
+use std::{thread, time::Duration};
 
 use super::{
     BenchError, host,
     idle::{Idle, pause},
     progress::Steps,
     report::{Group, Kind as ReportKind, Plot, Quantity, Report, Unit},
-    runtime::Runtime,
+    runtime::{Runtime, Slot},
     stage::{Mode, Stage},
     startup::milliseconds,
     stats::count,
@@ -20,9 +20,6 @@ const START: Quantity =
     Quantity::lower("start", "request until the program waits", Unit::Milliseconds);
 /// The host keeps this part of its memory: one that has none left kills processes, and not only ours.
 const RESERVE: u64 = 20;
-/// Containers do nothing for so long before they are looked at.
-const SETTLE: Duration = Duration::from_secs(2);
-
 /// Their processor time is looked at for so long.
 const WINDOW: Duration = Duration::from_secs(10);
 
@@ -37,6 +34,10 @@ pub struct Options {
     pub most: u32,
     /// Bytes that they may take of the host's memory; as much as is safe, when absent.
     pub memory: Option<u64>,
+    /// So many are started side by side.
+    pub at_once: u16,
+    /// They do nothing for so long before they are looked at.
+    pub settle: Duration,
     /// How long a verb may take.
     pub limit: Duration,
 }
@@ -52,7 +53,7 @@ pub fn run(options: &Options) -> Result<Report, BenchError> {
     let runtimes = runtimes?;
     let title = format!("Density of {}", stage.image.names.first().unwrap_or(&options.image));
     let mut report = Report::new(ReportKind::Density, &title, stage.facts(&runtimes));
-    let about = "Containers that do nothing, started one after the other and left alone. Memory that the host has less is the fall of MemAvailable (/proc/meminfo), which sees \
+    let about = "Containers that do nothing, started and left alone. Memory that the host has less is the fall of MemAvailable (/proc/meminfo), which sees \
                  the kernel's own structures, too, and whatever else happens on the host.";
     let mut growth = Group::new("growth", "One more, and one more", about);
     let mut each = Idle::group("each", "Each of them, when all are there");
@@ -66,7 +67,7 @@ pub fn run(options: &Options) -> Result<Report, BenchError> {
         let mut crowd = Crowd::default();
         let stopped = crowd.grow(runtime, &stage, options, &mut growth)?;
         report.notes.push(format!("{}: {} in all; {stopped}.", runtime.name, crowd.all.len()));
-        report.notes.extend(crowd.look(runtime, &mut each)?);
+        report.notes.extend(crowd.look(runtime, options.settle, &mut each)?);
         crowd.end()?;
     }
     let line = |title: &str, measure: &str| Plot::Line {
@@ -103,28 +104,31 @@ impl<'a> Crowd<'a> {
         let before = host::available();
         let floor = host::total() / RESERVE;
         let steps = Steps::new(u64::from(options.most));
-        for number in 1..=options.most {
-            steps.begin(&format!("{} {number}", runtime.name));
+        while let Some(wanted) =
+            u32::try_from(self.all.len()).ok().filter(|so_far| *so_far < options.most)
+        {
+            steps.begin(&format!("{} {}", runtime.name, wanted + 1));
             if host::available() < floor {
                 let kept = Unit::Bytes.show(float(floor));
                 return Ok(format!("then the host had less than {kept} left, which it keeps"));
             }
-            let slot = stage.slot(&format!("{}-{number}", runtime.key), &["--hold".into()])?;
-            let begin = now();
-            match Idle::start(runtime, &slot) {
-                Ok(idle) => self.all.push(idle),
-                Err(error @ BenchError::Verb { .. }) if number > 1 => {
-                    return Ok(format!("the next was refused: {error}"));
-                }
-                Err(error) => return Err(error),
-            }
-            let took = milliseconds(now().saturating_sub(begin));
-            group.add(&START, &runtime.key, took);
+            let last = options.most.min(wanted.saturating_add(options.at_once.into()));
+            let slots: Result<Vec<Slot>, BenchError> = (wanted..last)
+                .map(|number| {
+                    stage.slot(&format!("{}-{}", runtime.key, number + 1), &["--hold".into()])
+                })
+                .collect();
+            let refused = self.start(runtime, &slots?, group)?;
             // Less than nothing when others gave back more.
             let taken = float(before) - float(host::available());
-            group.add(&TAKEN, &runtime.key, taken);
-            self.taken.push(taken);
-            steps.done();
+            while self.taken.len() < self.all.len() {
+                group.add(&TAKEN, &runtime.key, taken);
+                self.taken.push(taken);
+                steps.done();
+            }
+            if let Some(error) = refused {
+                return Ok(format!("the next was refused: {error}"));
+            }
             let taken = taken.max(0.0);
             if options.memory.is_some_and(|limit| taken >= float(limit)) {
                 return Ok(format!("then they had taken {}", Unit::Bytes.show(taken)));
@@ -133,9 +137,52 @@ impl<'a> Crowd<'a> {
         Ok("as many as were asked for".into())
     }
 
+    /// Starts some side by side; returns why one that is not the first was refused.
+    fn start(
+        &mut self,
+        runtime: &'a Runtime,
+        slots: &[Slot],
+        group: &mut Group,
+    ) -> Result<Option<BenchError>, BenchError> {
+        let one = |slot| {
+            let begin = now();
+            let idle = Idle::start(runtime, slot)?;
+            Ok((idle, milliseconds(now().saturating_sub(begin))))
+        };
+        let started: Vec<_> = match slots {
+            [slot] => vec![one(slot)],
+            slots => thread::scope(|scope| {
+                let threads: Vec<_> =
+                    slots.iter().map(|slot| scope.spawn(move || one(slot))).collect();
+                let gone = || Err(runtime.invalid("the thread that starts it has ended"));
+                threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| gone())).collect()
+            }),
+        };
+        let mut refused = None;
+        for result in started {
+            match result {
+                Ok((idle, took)) => {
+                    self.all.push(idle);
+                    group.add(&START, &runtime.key, took);
+                }
+                Err(error) => refused = Some(error),
+            }
+        }
+        match refused {
+            Some(error @ BenchError::Verb { .. }) if !self.all.is_empty() => Ok(Some(error)),
+            Some(error) => Err(error),
+            None => Ok(None),
+        }
+    }
+
     /// What each holds and costs, and what one more does.
-    fn look(&self, runtime: &Runtime, group: &mut Group) -> Result<Vec<String>, BenchError> {
-        pause(SETTLE)?;
+    fn look(
+        &self,
+        runtime: &Runtime,
+        settle: Duration,
+        group: &mut Group,
+    ) -> Result<Vec<String>, BenchError> {
+        pause(settle)?;
         let samples = Idle::measure_all(&self.all, WINDOW)?;
         let mut share = 0.0;
         for sample in &samples {

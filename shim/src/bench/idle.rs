@@ -9,7 +9,7 @@ use rustix::process::Pid;
 
 use super::{
     BenchError,
-    memory::{Memory, descendants},
+    memory::{Memory, Processes},
     process,
     report::{Group, Plot, Quantity, Unit},
     runtime::{Runtime, Slot},
@@ -81,25 +81,29 @@ impl<'a> Idle<'a> {
     /// # Errors
     /// [`BenchError::Interrupted`].
     pub fn measure_all(all: &[Self], window: Duration) -> Result<Vec<Sample>, BenchError> {
-        let before: Vec<_> = all.iter().map(|one| (one.processor(), Instant::now())).collect();
+        // Of many containers, each look at all processes takes long.
+        let processes = Processes::now();
+        let look = |one: &Self| (one.processor(&processes), Instant::now());
+        let before: Vec<_> = all.iter().map(look).collect();
         pause(window)?;
         let shares: Vec<f64> = all
             .iter()
             .zip(before)
             .map(|(one, (before, begin))| {
-                let took = one.processor().saturating_sub(before);
-                took.as_secs_f64() / begin.elapsed().as_secs_f64()
+                let (after, now) = look(one);
+                let took = after.saturating_sub(before);
+                took.as_secs_f64() / now.duration_since(begin).as_secs_f64()
             })
             .collect();
-        let memory = all.iter().map(|one| Memory::of(one.pid.as_raw_pid()));
+        let memory = all.iter().map(|one| Memory::of(one.pid.as_raw_pid(), &processes));
         Ok(memory.zip(shares).map(|(memory, share)| Sample { memory, share }).collect())
     }
 
     /// Processor time of all its processes so far.
     #[must_use]
-    pub fn processor(&self) -> Duration {
+    pub fn processor(&self, processes: &Processes) -> Duration {
         let first = self.pid.as_raw_pid();
-        [first].into_iter().chain(descendants(first)).map(process_time).sum()
+        [first].into_iter().chain(processes.below(first)).map(process_time).sum()
     }
 
     /// Kills and removes it. `alone`: nothing else of this bench lives.

@@ -1,6 +1,7 @@
 //! What processes hold of the host's memory (proc(5), `/proc/PID/smaps` and `smaps_rollup`).
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{BufRead, BufReader},
 };
@@ -28,9 +29,9 @@ pub struct Memory {
 impl Memory {
     /// That of `first`, which stands for a container, and of all its descendants. A process that ends meanwhile holds nothing.
     #[must_use]
-    pub fn of(first: i32) -> Self {
+    pub fn of(first: i32, processes: &Processes) -> Self {
         let mut memory = Self { first: proportional(first).0, ..Self::default() };
-        for pid in [first].into_iter().chain(descendants(first)) {
+        for pid in [first].into_iter().chain(processes.below(first)) {
             let (pss, private) = proportional(pid);
             memory.pss += pss;
             memory.private += private;
@@ -46,26 +47,45 @@ impl Memory {
     }
 }
 
-/// The processes below one, in no order.
+/// The host's processes at one moment.
+#[derive(Debug)]
+pub struct Processes {
+    /// Those that each has begun, or adopted.
+    children: BTreeMap<i32, Vec<i32>>,
+}
+
+impl Processes {
+    /// Looks at all of them once.
+    #[must_use]
+    pub fn now() -> Self {
+        let mut children = BTreeMap::<i32, Vec<i32>>::new();
+        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            if let Some((pid, parent)) = pid.and_then(|pid| Some((pid, parent(pid)?))) {
+                children.entry(parent).or_default().push(pid);
+            }
+        }
+        Self { children }
+    }
+
+    /// The processes below one, in no order.
+    #[must_use]
+    pub fn below(&self, of: i32) -> Vec<i32> {
+        let mut found = vec![of];
+        let mut next = 0;
+        while let Some(above) = found.get(next) {
+            found.extend(self.children.get(above).into_iter().flatten().filter(|pid| **pid != of));
+            next += 1;
+        }
+        found.remove(0);
+        found
+    }
+}
+
+/// The processes below one now, in no order.
 #[must_use]
 pub fn descendants(of: i32) -> Vec<i32> {
-    let parents: Vec<(i32, i32)> = fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| {
-            let pid = entry.ok()?.file_name().to_str()?.parse().ok()?;
-            Some((pid, parent(pid)?))
-        })
-        .collect();
-    let mut found = vec![of];
-    let mut next = 0;
-    while let Some(above) = found.get(next).copied() {
-        let below = parents.iter().filter(|(pid, parent)| *parent == above && *pid != of);
-        found.extend(below.map(|(pid, _)| pid));
-        next += 1;
-    }
-    found.remove(0);
-    found
+    Processes::now().below(of)
 }
 
 fn parent(pid: i32) -> Option<i32> {
@@ -144,7 +164,7 @@ mod tests {
         }
         let below = descendants(own);
         assert!(below.contains(&pid) && below.contains(&descendants(pid)[0]), "{below:?}");
-        let memory = Memory::of(pid);
+        let memory = Memory::of(pid, &Processes::now());
         assert!(memory.pss > memory.first && memory.first > 0 && memory.private > 0, "{memory:?}");
         assert_eq!((memory.vmm, memory.guest_touched), (0, 0));
         for pid in descendants(pid).into_iter().chain([pid]) {

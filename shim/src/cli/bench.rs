@@ -42,12 +42,13 @@ Needs root. Times are the host's; guest-kernel instructions are counted where KV
 const DENSITY: &str = "\
 Start idle containers until a limit, and measure what each takes.
 
-Containers whose program waits are started one after the other and left alone, until there are MAX, or they have taken SIZE of the host's memory, or the \
+Containers whose program waits are started, one after the other or K at once, and left alone, until there are MAX, or they have taken SIZE of the host's memory, or the \
 host has no more than a twentieth of its memory left, or the next one is refused. Then each one's memory and processor time is measured, and what one \
 more costs is reckoned. Everything is removed, also after Ctrl-C. Needs root.
 
   bulkhead bench density --limit-memory 4g debian
-  bulkhead bench density -n 20 --mode clone,host --json density.json --html density.html debian";
+  bulkhead bench density -n 20 --mode clone,host --json density.json --html density.html debian
+  bulkhead bench density -n 10000 --at-once 2 --settle 60 --limit-memory 20g debian";
 
 const SHOW: &str = "\
 Show a report that a bench kept with --json, and draw its page with --html.
@@ -264,6 +265,12 @@ pub struct DensityArgs {
     /// Memory of the host that they may take (suffixes b, k, m, g)
     #[arg(long, value_name = "SIZE")]
     pub limit_memory: Option<MemorySize>,
+    /// Start so many side by side
+    #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub at_once: u16,
+    /// Leave them alone for so many seconds before each is measured
+    #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(..=3600))]
+    pub settle: u64,
     /// Kinds of containers, one after the other: cold, clone, host
     #[arg(long, value_name = "MODE", value_delimiter = ',', default_value = "clone")]
     pub mode: Vec<Mode>,

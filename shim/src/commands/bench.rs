@@ -82,6 +82,8 @@ fn density_options(args: &DensityArgs) -> density::Options {
         modes: args.mode.clone(),
         most: args.most,
         memory: args.limit_memory.map(|size| size.0),
+        at_once: args.at_once,
+        settle: Duration::from_secs(args.settle),
         limit: Duration::from_secs(args.timeout),
     }
 }
