@@ -3,6 +3,7 @@
 use std::{
     env, fs, io,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
 };
 
 use bulkhead::sandbox::Mount;
@@ -19,6 +20,8 @@ const NOTE: &str = "bulkhead.json";
 const MAX_OPTIONS: usize = 4095;
 /// The option of overlayfs that names its lower directories.
 const LOWER: &str = "lowerdir=";
+/// The option of a file that has a block device's contents (mount(8)).
+const LOOP: &str = "loop";
 /// Mounts that are taken away from one place; more are nobody's.
 const MOST: usize = 256;
 
@@ -92,6 +95,9 @@ fn target(rootfs: &Path, below: &str) -> Result<PathBuf, Refusal> {
 
 fn make(mount: &Mount, on: &Path) -> Result<(), Refusal> {
     let Mount { kind, source, options, .. } = mount;
+    if options.iter().any(|option| option == LOOP) {
+        return through_loop_device(mount, on);
+    }
     let length: usize = options.iter().map(|option| option.len() + 1).sum();
     let done = if kind == "overlay" && length > MAX_OPTIONS {
         let (directory, options) = shorter(options);
@@ -100,6 +106,21 @@ fn make(mount: &Mount, on: &Path) -> Result<(), Refusal> {
         bulkhead_container::mount(kind, source, options, on)
     };
     done.map_err(|error| Refusal::failed(error.to_string()))
+}
+
+/// Has mount(8) find a loop device, which goes with the mount.
+fn through_loop_device(
+    Mount { kind, source, options, .. }: &Mount,
+    on: &Path,
+) -> Result<(), Refusal> {
+    let mut command = Command::new("mount");
+    command.args(["-n", "-t", kind, "-o", &options.join(","), "--", source]).arg(on);
+    let done = command.stdin(Stdio::null()).output().map_err(at("run mount(8) for", on))?;
+    if done.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&done.stderr);
+    Err(Refusal::failed(said.trim().replace('\n', "; ")))
 }
 
 /// The lower directories by their names below a directory that they share.

@@ -35,8 +35,14 @@ impl<'a> Containerd<'a> {
     /// Starts one whose runtime is that of `oci`, without its CRI plugin and with the image in a namespace of the test's own.
     #[must_use]
     pub fn new(oci: &'a Oci) -> Self {
-        let without = "disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n";
-        let containerd = Self::configured(oci, oci.mark(), without);
+        Self::new_with(oci, "")
+    }
+
+    /// The same with more in its configuration.
+    #[must_use]
+    pub fn new_with(oci: &'a Oci, configuration: &str) -> Self {
+        let all = format!("disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n{configuration}");
+        let containerd = Self::configured(oci, oci.mark(), &all);
         containerd.import(IMAGE);
         containerd
     }
