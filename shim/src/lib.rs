@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod choice;
 pub mod cli;
+pub mod cni;
 pub mod commands;
 pub mod container;
 pub mod keeper;

@@ -11,6 +11,7 @@ use bulkhead_vmm::api::Backend;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    cni::Setup,
     sandbox::vm::admission,
     size::MemorySize,
     template::{self, Mode, Templates},
@@ -81,6 +82,16 @@ struct File {
     log: Option<LogLimits>,
     template: Option<template::Section>,
     admission: Option<admission::Rule>,
+    network: Option<NetworkSection>,
+}
+
+/// `[network]`: what is not given is as [`Setup`] has it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NetworkSection {
+    config_dir: Option<PathBuf>,
+    plugin_dirs: Option<Vec<PathBuf>>,
+    timeout: Option<u64>,
 }
 
 /// What separates a container from this host.
@@ -160,6 +171,8 @@ pub struct Settings {
     pub template: Templates,
     /// When a microVM is refused for want of memory.
     pub admission: admission::Rule,
+    /// Where networks are.
+    pub network: Setup,
     kernel: Option<PathBuf>,
     initrd: Option<PathBuf>,
     vmm: Option<PathBuf>,
@@ -175,16 +188,7 @@ impl Settings {
     pub fn load() -> Result<Self, SettingsError> {
         let file = read_file(Path::new(FILE))?;
         let root = rustix::process::geteuid().is_root();
-        let boot_timeout = match env::var("BULKHEAD_BOOT_TIMEOUT") {
-            Ok(value) => Some(value.parse().ok().filter(|&seconds: &u64| seconds > 0).ok_or(
-                SettingsError::Variable {
-                    name: "BULKHEAD_BOOT_TIMEOUT",
-                    value,
-                    need: "a whole number of seconds",
-                },
-            )?),
-            Err(_) => file.boot_timeout,
-        };
+        let boot_timeout = seconds("BULKHEAD_BOOT_TIMEOUT")?.or(file.boot_timeout);
         let backend = match env::var("BULKHEAD_KVM") {
             Ok(value) => match value.as_str() {
                 "auto" => Backend::Auto,
@@ -230,6 +234,7 @@ impl Settings {
             memory: file.memory.unwrap_or(MemorySize(256 << 20)),
             log: file.log.unwrap_or_default(),
             admission: admission_rule(file.admission.unwrap_or_default())?,
+            network: network(file.network.unwrap_or_default())?,
             kernel: variable("BULKHEAD_KERNEL").or(file.kernel),
             initrd: variable("BULKHEAD_INITRD").or(file.initrd),
             vmm: variable("BULKHEAD_VMM").or(file.vmm),
@@ -253,7 +258,11 @@ impl Settings {
             ("BULKHEAD_INITRD", self.initrd.as_ref()),
             ("BULKHEAD_VMM", self.vmm.as_ref()),
             ("BULKHEAD_TEMPLATES", Some(&self.template.directory)),
+            ("BULKHEAD_CNI_CONF_DIR", Some(&self.network.config_dir)),
         ];
+        if let Ok(plugins) = env::join_paths(&self.network.plugin_dirs) {
+            command.env("BULKHEAD_CNI_PATH", plugins);
+        }
         command.env("BULKHEAD_TEMPLATE", self.template.mode.name());
         for (name, path) in paths {
             if let Some(path) = path.and_then(|path| std::path::absolute(path).ok()) {
@@ -341,6 +350,35 @@ fn read_file(path: &Path) -> Result<File, SettingsError> {
     })
 }
 
+/// Where networks are, for the environment and then this section.
+fn network(section: NetworkSection) -> Result<Setup, SettingsError> {
+    let default = Setup::default();
+    let given = env::var_os("BULKHEAD_CNI_PATH").filter(|value| !value.is_empty());
+    let given = given.map(|value| env::split_paths(&value).collect());
+    let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+    let plugins: Vec<PathBuf> = given.or(section.plugin_dirs).unwrap_or(default.plugin_dirs);
+    let timeout =
+        seconds("BULKHEAD_CNI_TIMEOUT")?.or(section.timeout.filter(|&seconds| seconds > 0));
+    Ok(Setup {
+        config_dir: variable("BULKHEAD_CNI_CONF_DIR")
+            .or(section.config_dir)
+            .map_or(default.config_dir, absolute),
+        plugin_dirs: plugins.into_iter().map(absolute).collect(),
+        timeout: timeout.unwrap_or(default.timeout),
+    })
+}
+
+/// The seconds that a variable says.
+fn seconds(name: &'static str) -> Result<Option<u64>, SettingsError> {
+    match env::var(name) {
+        Ok(value) => match value.parse() {
+            Ok(seconds) if seconds > 0 => Ok(Some(seconds)),
+            _ => Err(SettingsError::Variable { name, value, need: "a whole number of seconds" }),
+        },
+        Err(_) => Ok(None),
+    }
+}
+
 /// The rule with what the environment says instead.
 fn admission_rule(mut rule: admission::Rule) -> Result<admission::Rule, SettingsError> {
     let size = |name| match env::var(name) {
@@ -408,13 +446,17 @@ mod tests {
         let path = dir.path().join("config.toml");
         let text = "isolation = \"host\"\nallow_annotations = [\"dev.bulkhead.isolation\"]\nmemory = \"512m\"\n\
                     [log]\nmax_size = \"1m\"\n[template]\nmode = \"require\"\nmax = 3\n\
-                    [admission]\nmode = \"whole\"\nreserve = \"1g\"\n";
+                    [admission]\nmode = \"whole\"\nreserve = \"1g\"\n\
+                    [network]\nconfig_dir = \"/networks\"\ntimeout = 9\n";
         fs::write(&path, text).unwrap();
         let file = read_file(&path).unwrap();
         assert_eq!(file.isolation, Some(Isolation::Host));
         assert_eq!(file.allow_annotations.unwrap(), [ISOLATION_ANNOTATION]);
         assert_eq!(file.memory, Some(MemorySize(512 << 20)));
         assert_eq!(file.log, Some(LogLimits { max_size: MemorySize(1 << 20), max_file: 4 }));
+        let networks = network(file.network.unwrap()).unwrap();
+        assert_eq!((networks.config_dir.to_str(), networks.timeout), (Some("/networks"), 9));
+        assert_eq!(networks.plugin_dirs, Setup::default().plugin_dirs);
         let templates = templates(file.template.unwrap(), Path::new("/data")).unwrap();
         assert_eq!(templates.max.get(), 3);
         assert!(templates.directory.ends_with("templates"));
@@ -431,6 +473,7 @@ mod tests {
             "[template]\nmax = 0",
             "[template]\nmode = \"no\"",
             "[admission]\nmode = \"no\"",
+            "[network]\nplugins = 1",
         ] {
             fs::write(&path, bad).unwrap();
             assert!(read_file(&path).is_err(), "{bad}");

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::TimelineFormat;
-use crate::{settings::Isolation, size::MemorySize, template::Mode};
+use crate::{cni::Port, settings::Isolation, size::MemorySize, template::Mode};
 
 pub(super) const RUN_ABOUT: &str = "\
 Run a program of an image in a new container.
@@ -18,7 +18,7 @@ A container whose program could not be started goes in any case.
   bulkhead run --rm oci:images/debian uname -a
   tar c . | bulkhead run --rm -i debian tar t
   bulkhead run -it --memory 512m --cpus 2 debian bash
-  bulkhead run -d --name web debian httpd -f -p 80 && bulkhead logs -f web";
+  bulkhead run -d --name web -p 8080:80 busybox httpd -f -p 80 && bulkhead logs -f web";
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -100,6 +100,16 @@ pub struct ContainerArgs {
     /// Take a capability away, or ALL
     #[arg(long, value_name = "CAP")]
     pub cap_drop: Vec<String>,
+    /// The container's network: none (a loopback device only), bulkhead (a bridge of its own), or the name of a CNI network of this host.
+    /// Needs root [default: none; bulkhead with -p]
+    #[arg(long, visible_alias = "net", value_name = "NAME")]
+    pub network: Option<String>,
+    /// Publish a port of the container on this host
+    #[arg(long, short, value_name = "[IP:]HOST:CONTAINER[/tcp|udp]")]
+    pub publish: Vec<Port>,
+    /// Where the files of CNI networks are [default: BULKHEAD_CNI_CONF_DIR, the configuration's, or /etc/cni/net.d]
+    #[arg(long, value_name = "DIR")]
+    pub cni_config_dir: Option<PathBuf>,
     /// The container's host name
     #[arg(long, value_name = "NAME")]
     pub hostname: Option<String>,

@@ -1,6 +1,6 @@
 //! `bulkhead create`, and the first half of `bulkhead run`: from an image's name to a container that can be started.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bulkhead_rootfs::{Image, Source, Store, writable};
 use jiff::Timestamp;
@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     cli::{ContainerArgs, CreateArgs},
+    cni::{self, Wish},
     container::{
         Definition, Place,
         id::short,
@@ -58,10 +59,16 @@ pub(super) fn make(
     let isolation = args.isolation.unwrap_or(context.settings.isolation);
     let machine = machine(context, args, isolation)?;
     let log = log_limits(context.settings.log, &args.log_opt)?;
+    let network = network(context, args)?;
     let store = context.store()?;
     let image = find_image(&store, &args.image)?;
     let draft = context.registry.draft(&context.registry.guard()?, args.name.as_deref())?;
     let short_id = short(&draft.id);
+    let namespace = context.registry.namespace(&draft.id);
+    let files = match &network {
+        Some(_) => files(context, args, isolation, &image, &draft.id),
+        None => Vec::new(),
+    };
     let spec = spec::build(
         &image.config,
         &Wishes {
@@ -83,6 +90,8 @@ pub(super) fn make(
             pids: args.pids_limit,
             cap_add: &args.cap_add,
             cap_drop: &args.cap_drop,
+            network: network.as_ref().map(|_| namespace.as_path()),
+            files: &files,
         },
     )?;
     let program = spec.process().as_ref().and_then(|process| process.args().clone());
@@ -103,12 +112,56 @@ pub(super) fn make(
         read_only: args.read_only,
         log,
         machine,
+        network,
     };
     draft.write_config(&spec)?;
     if isolation == Isolation::Vm && !args.read_only {
         writable::create(&store, &draft.file("writable.ext4"), args.disk_size.0)?;
     }
     Ok(context.registry.publish(&context.registry.guard()?, draft, &definition)?)
+}
+
+/// The network that is asked for, which there is.
+fn network(context: &Context, args: &ContainerArgs) -> Result<Option<Wish>, CommandError> {
+    let config_dir = args.cni_config_dir.as_deref();
+    let Some(wish) = Wish::of(args.network.as_deref(), &args.publish, config_dir)? else {
+        return Ok(None);
+    };
+    if !rustix::process::geteuid().is_root() {
+        return Err(CommandError::Usage(
+            "--network and -p need root; --network none does not".into(),
+        ));
+    }
+    wish.check(&context.settings.network)?;
+    Ok(Some(wish))
+}
+
+/// The files in `/etc` of a container with a network: where they will be, and where it sees them. What the user mounts stays what it is.
+fn files(
+    context: &Context,
+    args: &ContainerArgs,
+    isolation: Isolation,
+    image: &Image,
+    id: &str,
+) -> Vec<(PathBuf, String)> {
+    let targets = args.volume.iter().map(|volume| volume.split(':').nth(1));
+    let temporary = args.tmpfs.iter().map(|tmpfs| tmpfs.split(':').next());
+    let mounted: Vec<&str> = targets.chain(temporary).flatten().collect();
+    // Without a writable layer a microVM has no place for a file that the image does not have.
+    let bare = isolation == Isolation::Vm && args.read_only;
+    let at = |name: &str| (context.registry.file(id, name), format!("/etc/{name}"));
+    cni::NAMES
+        .map(at)
+        .into_iter()
+        .filter(|(_, path)| {
+            let taken = mounted.iter().any(|target| {
+                let target = target.trim_end_matches('/');
+                target == "/etc" || target == path
+            });
+            let has = || matches!(image.read_file(path, MAX_USER_FILE), Ok(Some(_)));
+            !taken && (!bare || has())
+        })
+        .collect()
 }
 
 /// The image of a name, an id or a source; that is imported.
@@ -169,7 +222,7 @@ fn machine(
     }
     let memory_mib = machine_memory(args.memory.unwrap_or(context.settings.memory))?;
     let vcpus = machine_cpus(args.cpus)?;
-    let absolute = |path: &Option<std::path::PathBuf>| {
+    let absolute = |path: &Option<PathBuf>| {
         path.as_deref().and_then(|path: &Path| std::path::absolute(path).ok())
     };
     Ok(Machine {

@@ -4,6 +4,7 @@ use std::error::Error;
 
 use crate::{
     bench::BenchError,
+    cni::CniError,
     container::{ContainerError, spec::SpecError, user::UserError},
     keeper::{KeeperError, frames::Failed},
     lifecycle::LifecycleError,
@@ -63,6 +64,9 @@ pub enum CommandError {
     /// A template.
     #[error(transparent)]
     Template(#[from] TemplateError),
+    /// A network.
+    #[error(transparent)]
+    Network(#[from] CniError),
     /// The session.
     #[error(transparent)]
     Session(#[from] SessionError),

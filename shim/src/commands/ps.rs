@@ -65,6 +65,7 @@ fn table(views: &[View], whole: bool, now: Timestamp) -> Table {
         "CREATED",
         "STATUS",
         "ISOLATION",
+        "PORTS",
         "NAMES",
     ]);
     for view in views {
@@ -77,6 +78,7 @@ fn table(views: &[View], whole: bool, now: Timestamp) -> Table {
             format!("{} ago", ago(view.definition.created, now)),
             view.status_text(now),
             view.definition.isolation.to_string(),
+            view.ports(),
             view.definition.name.clone(),
         ]);
     }

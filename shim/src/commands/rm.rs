@@ -2,7 +2,7 @@
 
 use super::{
     CommandError,
-    context::{Context, for_each, say},
+    context::{Context, for_each, say, warn},
     stop::kill_one,
 };
 use crate::{
@@ -33,7 +33,15 @@ pub(super) fn rm(args: &RmArgs) -> Result<u8, CommandError> {
                 place.id
             )));
         }
-        context.registry.clear(&place.id)?;
+        match context.registry.clear(&place.id) {
+            Err(ContainerError::Network { source, .. }) if args.force => {
+                warn(&format!(
+                    "its network may still hold addresses and ports of container {reference}: {source}"
+                ));
+                context.registry.abandon_network(&place.id)?;
+            }
+            cleared => cleared?,
+        }
         context.registry.remove(&guard, &place)?;
         say(reference)
     }))

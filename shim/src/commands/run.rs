@@ -66,8 +66,9 @@ pub(super) fn run(args: &RunArgs, started: u64) -> Result<u8, CommandError> {
 fn forget(context: &Context, place: &Place) {
     let Ok(guard) = context.registry.guard() else { return };
     if place.state().is_ok_and(|state| !state.is_kept()) {
-        let _ = context.registry.clear(&place.id);
-        let _ = context.registry.remove(&guard, place);
+        if context.registry.clear(&place.id).is_ok() {
+            let _ = context.registry.remove(&guard, place);
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::{CommandError, context::Context, table::ago};
 use crate::{
+    cni::{self, Record},
     container::{Definition, Place, State, Status, id::short},
     logs,
 };
@@ -16,6 +17,8 @@ pub(super) struct View {
     pub(super) definition: Definition,
     pub(super) state: State,
     pub(super) paused: bool,
+    /// The network that it has now.
+    network: Option<cni::View>,
 }
 
 impl View {
@@ -23,7 +26,28 @@ impl View {
         let definition = place.definition()?;
         let state = context.settled(&place)?;
         let paused = state.status == Status::Running && context.is_paused(&place);
-        Ok(Self { place, definition, state, paused })
+        // One that cannot be read is said by whoever would remove it.
+        let record = definition.network.as_ref().and_then(|_| Record::read(place.data()).ok()?);
+        let network = record.map(|record| record.view());
+        Ok(Self { place, definition, state, paused, network })
+    }
+
+    /// The ports that lead to it now, as `docker ps` has them.
+    pub(super) fn ports(&self) -> String {
+        match (&self.network, &self.definition.network) {
+            (Some(_), Some(wish)) => {
+                wish.ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+            }
+            _ => String::new(),
+        }
+    }
+
+    /// `NetworkSettings`.
+    fn network(&self) -> Value {
+        match (&self.network, &self.definition.network) {
+            (Some(network), Some(wish)) => network.json(&wish.name, &wish.ports),
+            _ => json!({ "SandboxKey": "", "IPAddress": "", "Networks": {}, "Ports": {} }),
+        }
     }
 
     /// One word, as docker has it.
@@ -70,6 +94,9 @@ impl View {
             "pid": self.state.pid,
             "started": self.state.started,
             "finished": self.state.finished,
+            "network": self.definition.network.as_ref().map_or("none", |wish| &wish.name),
+            "addresses": self.network.as_ref().map(cni::View::addresses).unwrap_or_default(),
+            "ports": self.ports(),
         })
     }
 
@@ -118,7 +145,10 @@ impl View {
                 "ReadonlyRootfs": definition.read_only,
                 "LogConfig": definition.log,
                 "Machine": definition.machine,
+                "NetworkMode": definition.network.as_ref().map_or("none", |wish| &wish.name),
+                "PortBindings": cni::bindings(definition.network.as_ref().map_or(&[], |wish| &wish.ports)),
             },
+            "NetworkSettings": self.network(),
             "Mounts": config.get("mounts"),
             "Bundle": self.place.data(),
         }))

@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use crate::cni::CniError;
+
 /// The error of this module.
 #[derive(Debug, thiserror::Error)]
 pub enum ContainerError {
@@ -53,6 +55,16 @@ pub enum ContainerError {
         path: PathBuf,
         /// Why not.
         source: io::Error,
+    },
+    /// What is left of its network.
+    #[error(
+        "cannot give back what container {id} has of its network: {source}; `bulkhead rm -f` removes it all the same"
+    )]
+    Network {
+        /// The container.
+        id: String,
+        /// Why not.
+        source: CniError,
     },
     /// What is left of a container could not be removed.
     #[error("cannot remove what is left of container {id}: {reason}")]

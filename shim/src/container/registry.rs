@@ -5,10 +5,12 @@
 //!                             config.json      its OCI configuration; the directory is its bundle
 //!                             state.json       what became of it; its keeper writes it as long as it lives
 //!                             container.log*   what it wrote
+//!                             network.json     what it has of a network, while it has one; hosts, hostname, resolv.conf are those of such a container
 //!                             writable.ext4    its writable layer (vm), or upper/ and work/ (host)
 //!                             rootfs/          where its root is mounted (host), in its keeper's mount namespace
 //! <run>/containers/lock       held by whoever makes, starts, renames or removes one, and while leftovers are swept
 //! <run>/containers/<id>/      keeper.sock
+//! <run>/networks/             the network namespaces of those that have one
 //! <run>/oci/                  the state of those that live, as the OCI lifecycle keeps it
 //! ```
 //!
@@ -28,6 +30,7 @@ use super::{
     id::{check_name, new_id},
 };
 use crate::{
+    cni::{self, Port, Record},
     lifecycle::{LifecycleError, StateRoot},
     settings::Settings,
 };
@@ -250,7 +253,8 @@ impl Registry {
         let state = place.state()?;
         if state.status == Status::Created {
             let maker = place.definition()?.maker;
-            if maker.is_some_and(|maker| !maker.is_alive()) {
+            // One whose network could not be given back stays for whoever can do it.
+            if maker.is_some_and(|maker| !maker.is_alive()) && state.error.is_none() {
                 self.remove(guard, place)?;
             }
             return Ok(state);
@@ -258,17 +262,24 @@ impl Registry {
         if !state.is_active() || state.is_kept() {
             return Ok(state);
         }
-        self.clear(&place.id)?;
+        let left = match self.clear(&place.id) {
+            Err(error @ ContainerError::Network { .. }) => Some(error),
+            cleared => cleared.map(|()| None)?,
+        };
         let definition = place.definition()?;
         let ran = state.status == Status::Running;
-        if definition.auto_remove || (!ran && definition.maker.is_some()) {
+        if left.is_none() && (definition.auto_remove || (!ran && definition.maker.is_some())) {
             self.remove(guard, place)?;
         }
+        let why = |text: &str| match &left {
+            None => text.to_owned(),
+            Some(error) => format!("{text}; {error}"),
+        };
         let settled = match ran {
             true => State {
                 status: Status::Exited,
                 exit_code: Some(KILLED),
-                error: Some("its keeper was killed, and the container with it".into()),
+                error: Some(why("its keeper was killed, and the container with it")),
                 finished: Some(Timestamp::now()),
                 keeper: None,
                 pid: None,
@@ -276,7 +287,7 @@ impl Registry {
             },
             false => State {
                 status: if state.finished.is_some() { Status::Exited } else { Status::Created },
-                error: Some("its keeper was killed before its program ran".into()),
+                error: Some(why("its keeper was killed before its program ran")),
                 keeper: None,
                 pid: None,
                 ..state
@@ -288,10 +299,10 @@ impl Registry {
         Ok(settled)
     }
 
-    /// Ends and removes what the OCI lifecycle has of a container.
+    /// Ends and removes what the OCI lifecycle has of a container, and then gives back what it has of its network.
     ///
     /// # Errors
-    /// [`ContainerError::Remains`].
+    /// [`ContainerError::Remains`], or [`ContainerError::Network`] when only that could not be done.
     pub fn clear(&self, id: &str) -> Result<(), ContainerError> {
         let root = self.lifecycle();
         let cleared = match root.get(id) {
@@ -300,9 +311,44 @@ impl Registry {
             Err(error) => Err(error),
         };
         match cleared {
-            Ok(()) | Err(LifecycleError::NotFound) => Ok(()),
-            Err(error) => Err(ContainerError::Remains { id: id.into(), reason: error.to_string() }),
+            Ok(()) | Err(LifecycleError::NotFound) => {}
+            Err(error) => {
+                return Err(ContainerError::Remains { id: id.into(), reason: error.to_string() });
+            }
         }
+        cni::detach(&self.data.join(id))
+            .map_err(|source| ContainerError::Network { id: id.into(), source })
+    }
+
+    /// Forgets a container's network, whose plugins do not take back what they gave.
+    ///
+    /// # Errors
+    /// [`ContainerError::Network`].
+    pub fn abandon_network(&self, id: &str) -> Result<(), ContainerError> {
+        cni::abandon(&self.data.join(id), &self.namespace(id))
+            .map_err(|source| ContainerError::Network { id: id.into(), source })
+    }
+
+    /// Where a container's network namespace is, while it has one.
+    #[must_use]
+    pub fn namespace(&self, id: &str) -> PathBuf {
+        absolute(cni::path(self.run.parent().unwrap_or(&self.run), id))
+    }
+
+    /// Where a file of the container with this id is, or will be.
+    #[must_use]
+    pub fn file(&self, id: &str, name: &str) -> PathBuf {
+        absolute(self.data.join(id).join(name))
+    }
+
+    /// The name of another container that publishes this port now.
+    #[must_use]
+    pub fn publisher(&self, _guard: &Guard, port: &Port, but: &str) -> Option<String> {
+        let others = self.places().unwrap_or_default().into_iter().filter(|place| place.id != but);
+        let has = |place: &Place| matches!(Record::read(place.data()), Ok(Some(record)) if record.has(port));
+        others.into_iter().find(has).map(|place| {
+            place.definition().map_or_else(|_| place.id.clone(), |definition| definition.name)
+        })
     }
 
     /// Removes a container that does not run.
@@ -320,6 +366,11 @@ impl Registry {
         remove_directory(&place.run)?;
         remove_directory(&old)
     }
+}
+
+/// For others than this process, which may be in another directory.
+fn absolute(path: PathBuf) -> PathBuf {
+    std::path::absolute(&path).unwrap_or(path)
 }
 
 impl Draft {

@@ -1,5 +1,7 @@
 //! Makes an OCI runtime specification from an image's configuration and the user's flags, with docker's defaults.
 
+use std::path::{Path, PathBuf};
+
 use oci_spec::{
     image::ImageConfiguration,
     runtime::{Process, Spec},
@@ -76,6 +78,10 @@ pub struct Wishes<'a> {
     pub cap_add: &'a [String],
     /// Default capabilities that it does without, or `ALL`.
     pub cap_drop: &'a [String],
+    /// Its network namespace; absent: a new one, or none of the host's for a microVM.
+    pub network: Option<&'a Path>,
+    /// Files of this host, and where the container reads them.
+    pub files: &'a [(PathBuf, String)],
 }
 
 /// Capabilities that docker gives by default.
@@ -129,7 +135,14 @@ pub fn build(image: &ImageConfiguration, wishes: &Wishes<'_>) -> Result<Spec, Sp
     for volume in wishes.volumes {
         mounts.push(bind_mount(volume)?);
     }
-    let mut namespaces = vec!["pid", "mount", "ipc", "uts", "cgroup"];
+    for (file, destination) in wishes.files {
+        mounts.push(json!({
+            "destination": destination, "type": "bind", "source": file,
+            "options": ["rbind", "rprivate", "ro", "nosuid", "noexec", "nodev"],
+        }));
+    }
+    let namespaces = ["pid", "mount", "ipc", "uts", "cgroup"];
+    let mut namespaces = namespaces.map(|kind| json!({ "type": kind })).to_vec();
     let mut linux = json!({
         "cgroupsPath": wishes.cgroup,
         "maskedPaths": MASKED,
@@ -138,10 +151,15 @@ pub fn build(image: &ImageConfiguration, wishes: &Wishes<'_>) -> Result<Spec, Sp
     });
     // In a microVM the container owns the guest's network, and the kernel is its own.
     if wishes.isolation == Isolation::Host {
-        namespaces.push("network");
         linux["seccomp"] = seccomp::filter();
     }
-    let namespaces: Vec<Value> = namespaces.iter().map(|kind| json!({ "type": kind })).collect();
+    match wishes.network {
+        Some(path) => namespaces.push(json!({ "type": "network", "path": path })),
+        None if wishes.isolation == Isolation::Host => {
+            namespaces.push(json!({ "type": "network" }))
+        }
+        None => {}
+    }
     linux["namespaces"] = namespaces.into();
     let spec = json!({
         "ociVersion": "1.2.0",
@@ -484,6 +502,27 @@ mod tests {
             "/no/such:/d",
         ] {
             assert!(matches!(bind_mount(bad), Err(SpecError::Volume(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_network_is_a_namespace_and_its_files() {
+        let image = image(json!({ "Cmd": ["x"] }));
+        let files = [(PathBuf::from("/data/hosts"), "/etc/hosts".to_owned())];
+        for isolation in [Isolation::Vm, Isolation::Host] {
+            let network = Some(Path::new("/run/ns"));
+            let wishes = Wishes { isolation, network, files: &files, ..Wishes::default() };
+            let spec = serde_json::to_value(build(&image, &wishes).unwrap()).unwrap();
+            let namespaces = spec["linux"]["namespaces"].as_array().unwrap();
+            let of = |namespace: &&Value| namespace["type"] == "network";
+            let networks: Vec<_> = namespaces.iter().filter(of).collect();
+            assert_eq!(networks, [&json!({ "type": "network", "path": "/run/ns" })]);
+            let mount = spec["mounts"].as_array().unwrap().last().unwrap();
+            assert_eq!(
+                (&mount["source"], &mount["destination"]),
+                (&json!("/data/hosts"), &json!("/etc/hosts"))
+            );
+            assert!(mount["options"].as_array().unwrap().contains(&json!("ro")));
         }
     }
 

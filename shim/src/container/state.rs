@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    cni::Wish,
     settings::{Isolation, LogLimits},
     template::Mode,
 };
@@ -46,6 +47,9 @@ pub struct Definition {
     pub log: LogLimits,
     /// Its microVM.
     pub machine: Machine,
+    /// Its network; absent: a loopback device only.
+    #[serde(default)]
+    pub network: Option<Wish>,
 }
 
 /// What a microVM is made of. Nothing of it matters for the isolation `host`.

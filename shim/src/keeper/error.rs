@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::{
+    cni::CniError,
     container::{ContainerError, root::RootError},
     lifecycle::LifecycleError,
     sandbox::SandboxError,
@@ -24,6 +25,9 @@ pub enum KeeperError {
     /// Its root.
     #[error(transparent)]
     Root(#[from] RootError),
+    /// Its network.
+    #[error(transparent)]
+    Network(#[from] CniError),
     /// Its making.
     #[error(transparent)]
     Lifecycle(#[from] LifecycleError),

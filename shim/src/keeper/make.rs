@@ -1,9 +1,13 @@
 //! Makes the container and lets its program run.
 
-use std::{fs, io, os::unix::net::UnixListener};
+use std::{
+    fs, io,
+    os::{fd::OwnedFd, unix::net::UnixListener},
+};
 
 use bulkhead_rootfs::Store;
 use rustix::process::Pid;
+use serde_json::Value;
 
 use super::{
     KeeperError,
@@ -11,7 +15,8 @@ use super::{
     streams::{Ends, Streams},
 };
 use crate::{
-    container::{Definition, Place, Registry, root},
+    cni::{self, Attached, Container, Port},
+    container::{Definition, Place, Registry, id::short, root},
     lifecycle::{CreateOptions, LifecycleError},
     logs::LogWriter,
     sandbox::{Config, Isolation, MachineOptions, Root, Wish},
@@ -28,6 +33,8 @@ pub(super) struct Running {
     pub(super) listener: UnixListener,
     pub(super) log: LogWriter,
     pub(super) warnings: Vec<String>,
+    /// While they are open nobody else gets the host's ports that the container publishes.
+    pub(super) ports: Vec<OwnedFd>,
 }
 
 /// Makes it and starts it. This process has one thread.
@@ -45,6 +52,7 @@ pub(super) fn make(
     let listener = listen(place)?;
     let log = LogWriter::open(place.data(), definition.log)
         .map_err(KeeperError::io("open the container's log"))?;
+    let network = attach(settings, registry, place, definition)?;
     let store = Store::open(&settings.data)?;
     let image = store.get(&definition.image)?;
     let root = match definition.isolation {
@@ -95,9 +103,32 @@ pub(super) fn make(
             .set_terminal(master, definition.interactive)
             .map_err(KeeperError::io("use the container's terminal"))?;
     }
-    let mut warnings = container.warnings().to_vec();
+    let mut warnings = network.warnings;
+    warnings.extend_from_slice(container.warnings());
     warnings.extend(container.start()?);
-    Ok(Running { pid: spawned.pid, streams, listener, log, warnings })
+    let ports = network.ports;
+    Ok(Running { pid: spawned.pid, streams, listener, log, warnings, ports })
+}
+
+/// Gives the container the network that it is to have.
+fn attach(
+    settings: &Settings,
+    registry: &Registry,
+    place: &Place,
+    definition: &Definition,
+) -> Result<Attached, KeeperError> {
+    let Some(wish) = &definition.network else { return Ok(Attached::default()) };
+    let (config, namespace) = (place.config()?, registry.namespace(&place.id));
+    let hostname = config.get("hostname").and_then(Value::as_str).unwrap_or(short(&place.id));
+    let container =
+        Container { id: &place.id, directory: place.data(), namespace: &namespace, hostname };
+    let (record, mut attached) = {
+        let guard = registry.guard()?;
+        let taken = |port: &Port| registry.publisher(&guard, port, &place.id);
+        cni::begin(&settings.network, wish, container, taken)?
+    };
+    cni::attach(record, container, &mut attached)?;
+    Ok(attached)
 }
 
 fn machine(definition: &Definition) -> MachineOptions {

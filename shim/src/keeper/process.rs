@@ -18,7 +18,7 @@ use super::{
     serve::Serve,
 };
 use crate::{
-    container::{Definition, Place, Registry, State, Status, state::Process},
+    container::{ContainerError, Definition, Place, Registry, State, Status, state::Process},
     lifecycle::LifecycleError,
     sandbox::vm::lost,
     settings::{Isolation, Settings},
@@ -138,10 +138,13 @@ fn run(
 impl Kept {
     /// The container was not made. What there is of it goes; whether the container itself does is for its maker to have said.
     fn abandon(&mut self, why: &str) -> Result<(), KeeperError> {
-        self.registry.clear(&self.place.id)?;
-        if self.definition.maker.is_some() && self.state.started.is_none()
-            || self.definition.auto_remove
-        {
+        let left = match self.registry.clear(&self.place.id) {
+            Err(error @ ContainerError::Network { .. }) => Some(error),
+            cleared => cleared.map(|()| None)?,
+        };
+        let goes = self.definition.maker.is_some() && self.state.started.is_none()
+            || self.definition.auto_remove;
+        if goes && left.is_none() {
             let guard = self.registry.guard()?;
             return Ok(self.registry.remove(&guard, &self.place)?);
         }
@@ -150,7 +153,10 @@ impl Kept {
             status,
             keeper: None,
             pid: None,
-            error: Some(why.into()),
+            error: Some(match left {
+                None => why.into(),
+                Some(left) => format!("{why}; {left}"),
+            }),
             ..std::mem::take(&mut self.state)
         };
         Ok(self.place.write_state(&self.state)?)
@@ -178,11 +184,12 @@ impl Kept {
             pid: None,
             exit_code: Some(code),
             oom_killed: oom_killed.unwrap_or(false),
-            error: lost.clone().or(cleared.err().map(|error| error.to_string())),
+            error: lost.clone().or(cleared.as_ref().err().map(ToString::to_string)),
             finished: Some(Timestamp::now()),
             ..std::mem::take(&mut self.state)
         };
-        let kept = if self.definition.auto_remove {
+        let left = matches!(cleared, Err(ContainerError::Network { .. }));
+        let kept = if self.definition.auto_remove && !left {
             self.registry.guard().and_then(|guard| self.registry.remove(&guard, &self.place))
         } else {
             self.place.write_state(&self.state)

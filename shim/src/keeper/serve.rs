@@ -90,6 +90,8 @@ impl Serve {
             }
             self.step()?;
         };
+        // Whoever starts it again, once its end is written down, takes them.
+        self.running.ports.clear();
         let ended = self.kept.finish(code);
         self.say_farewell(&ended);
         Ok(())

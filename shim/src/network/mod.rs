@@ -143,6 +143,24 @@ pub(crate) fn is_hosts(namespace: &File) -> bool {
         .any(|path| of(path).is_ok_and(|found| found == wanted))
 }
 
+/// An address of an interface, or where a route leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub(crate) ip: Ipv4Addr,
+    pub(crate) prefix: u8,
+    /// The interface that has the address; absent: a route.
+    pub(crate) interface: Option<u32>,
+}
+
+/// The addresses and routes of IPv4 of this thread's network namespace, and the number of the interface with this name.
+///
+/// # Errors
+/// [`NetworkError`].
+pub(crate) fn known(name: &str) -> Result<(Vec<Known>, Option<u32>), NetworkError> {
+    let socket = Socket::open().map_err(failed("make a netlink socket"))?;
+    Ok((read::known(&socket)?, socket.index(name).ok()))
+}
+
 /// Removes the taps that nobody holds.
 fn free(socket: &Socket, mut taps: Vec<Tap>) -> Result<(), NetworkError> {
     let deadline = Instant::now() + PATIENCE;

@@ -1,5 +1,7 @@
 //! Reads addresses, routes and neighbours of the interfaces that a guest gets.
 
+use std::net::IpAddr;
+
 use bulkhead_netlink::{self as netlink, Family, Socket};
 use bulkhead_protocol::{
     Network,
@@ -10,6 +12,7 @@ use bulkhead_protocol::{
 };
 
 use super::{
+    Known,
     entries::{AddressEntry, NeighbourEntry, RouteEntry, bits, network as network_of},
     error::NetworkError,
     links::{Link, Links},
@@ -32,6 +35,8 @@ const ADDRESSES: Most = ("addresses", MAX_ADDRESSES);
 /// Those that the kernel has made itself count, too.
 const ROUTES: Most = ("routes", MAX_ROUTES + MAX_ADDRESSES);
 const NEIGHBOURS: Most = ("permanent neighbours", MAX_NEIGHBOURS);
+/// The most addresses, and routes, of the host that are looked at.
+const MOST_KNOWN: usize = 1 << 16;
 /// The most lines about what is left out.
 const MOST_NOTES: usize = 16;
 
@@ -101,6 +106,33 @@ pub(super) fn network(
     let (network, notes) = of(links, &Entries { addresses, routes, neighbours });
     network.check()?;
     Ok((network, notes))
+}
+
+/// The addresses and routes of IPv4 in a namespace.
+pub(super) fn known(socket: &Socket) -> Result<Vec<Known>, NetworkError> {
+    let v4 = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => Some(ip),
+        IpAddr::V6(_) => None,
+    };
+    let mut all = list(
+        socket,
+        (libc::RTM_GETADDR, &netlink::address(Family::V4, 0, 0, 0)),
+        ("addresses", MOST_KNOWN),
+        |message| {
+            let AddressEntry { ip, prefix, interface, .. } = AddressEntry::of(message)?;
+            Some(Known { ip: v4(ip)?, prefix, interface: Some(interface) })
+        },
+    )?;
+    all.extend(list(
+        socket,
+        (libc::RTM_GETROUTE, &netlink::route(Family::V4, 0, [0; 4], 0)),
+        ("routes", MOST_KNOWN),
+        |message| {
+            let route = RouteEntry::of(message).filter(|route| route.table != LOCAL)?;
+            Some(Known { ip: v4(route.destination)?, prefix: route.prefix, interface: None })
+        },
+    )?);
+    Ok(all)
 }
 
 fn list<T>(

@@ -1,11 +1,14 @@
 //! A network namespace of the test's own.
 
 use std::{
+    ffi::OsStr,
     fs::File,
-    io::Read,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
     os::fd::AsFd,
     process::{Child, Command, Stdio},
     thread,
+    time::Duration,
 };
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -50,9 +53,23 @@ impl Namespace {
 
     /// A command that runs in it.
     #[must_use]
-    pub fn command(&self, program: &str) -> Command {
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", self.path())).arg(program);
+        command
+    }
+
+    /// The same as this command, in it.
+    #[must_use]
+    pub fn wrap(&self, inner: &Command) -> Command {
+        let mut command = self.command(inner.get_program());
+        command.args(inner.get_args());
+        for (name, value) in inner.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
         command
     }
 
@@ -75,6 +92,34 @@ impl Namespace {
             body()
         };
         thread::spawn(body).join().expect("no panic")
+    }
+
+    /// A file that a container serves, asked for at this address.
+    #[must_use]
+    pub fn fetch(&self, at: SocketAddr, file: &str) -> Option<String> {
+        let request = format!("GET /{file} HTTP/1.0\r\n\r\n");
+        let answer = self.within(move || {
+            let mut stream = TcpStream::connect_timeout(&at, Duration::from_secs(20)).ok()?;
+            stream.set_read_timeout(Some(Duration::from_secs(60))).ok()?;
+            stream.write_all(request.as_bytes()).ok()?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).ok()?;
+            Some(answer)
+        })?;
+        Some(answer.split_once("\r\n\r\n")?.1.trim().to_owned())
+    }
+
+    /// Serves one line to the first who connects.
+    pub fn serve_once(&self, at: SocketAddr, line: &'static str) -> thread::JoinHandle<String> {
+        let listener =
+            self.within(move || TcpListener::bind(at).expect("the address is the host's"));
+        thread::spawn(move || {
+            let (mut stream, from) = listener.accept().expect("a connection");
+            stream.write_all(line.as_bytes()).expect("it is heard");
+            let mut said = String::new();
+            BufReader::new(&stream).read_line(&mut said).expect("it speaks");
+            format!("{} from {}", said.trim(), from.ip())
+        })
     }
 }
 

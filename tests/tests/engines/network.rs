@@ -1,12 +1,7 @@
 //! Networks of podman and docker: addresses, published ports, containers that talk to each other. All of it is in a network namespace of the
 //! test's own, which is the host to the engine.
 
-use std::{
-    io::{BufRead, BufReader, Read, Write},
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
-    thread,
-    time::Duration,
-};
+use std::net::{IpAddr, SocketAddr};
 
 use bulkhead_tests::harness::{Namespace, Outcome, oci::Oci};
 
@@ -15,37 +10,6 @@ use super::shared::IMAGE;
 /// What a container serves from its directory `/www` on port 80.
 const SERVE: &str = "mkdir /www; hostname > /www/name; echo serving; exec httpd -f -p 80 -h /www";
 const PORT: u16 = 18080;
-
-/// A file that a container serves, asked for at this address of a namespace.
-fn fetch(namespace: &Namespace, at: SocketAddr, file: &str) -> Option<String> {
-    let request = format!("GET /{file} HTTP/1.0\r\n\r\n");
-    let answer = namespace.within(move || {
-        let mut stream = TcpStream::connect_timeout(&at, Duration::from_secs(20)).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(60))).ok()?;
-        stream.write_all(request.as_bytes()).ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        Some(answer)
-    })?;
-    Some(answer.split_once("\r\n\r\n")?.1.trim().to_owned())
-}
-
-/// Serves one line to the first who connects.
-fn serve_once(
-    namespace: &Namespace,
-    at: SocketAddr,
-    line: &'static str,
-) -> thread::JoinHandle<String> {
-    let listener =
-        namespace.within(move || TcpListener::bind(at).expect("the address is the host's"));
-    thread::spawn(move || {
-        let (mut stream, from) = listener.accept().expect("a connection");
-        stream.write_all(line.as_bytes()).expect("it is heard");
-        let mut said = String::new();
-        BufReader::new(&stream).read_line(&mut said).expect("it speaks");
-        format!("{} from {}", said.trim(), from.ip())
-    })
-}
 
 /// What an engine's test gives: its command line, and where its containers are.
 pub(super) struct Network<'a> {
@@ -86,10 +50,10 @@ impl Network<'_> {
         self.oci.wait("the server", || (self.run)(&["logs", "server"]).text().contains("serving"));
         let at = |ip: IpAddr, port| SocketAddr::new(ip, port);
         let name = Some("the-server".to_owned());
-        self.oci.wait("its port", || fetch(self.namespace, at(self.server, 80), "name") == name);
+        self.oci.wait("its port", || self.namespace.fetch(at(self.server, 80), "name") == name);
         // The published one, at an address of the host's.
         self.oci.wait("the published port", || {
-            fetch(self.namespace, at(self.gateway, PORT), "name") == name
+            self.namespace.fetch(at(self.gateway, PORT), "name") == name
         });
         let seen = self.text(&[
             "exec",
@@ -105,7 +69,7 @@ impl Network<'_> {
             assert!(seen.contains(&format!("inet6 {address6}/")), "{seen}");
         }
         self.is_reached_by_others();
-        let heard = serve_once(self.namespace, at(self.gateway, 18081), "words of the host\n");
+        let heard = self.namespace.serve_once(at(self.gateway, 18081), "words of the host\n");
         let script = format!("echo words of the guest | nc {} 18081", self.gateway);
         assert_eq!(self.text(&["exec", "server", "sh", "-c", &script]), "words of the host");
         let heard = heard.join().expect("no panic");
@@ -114,9 +78,9 @@ impl Network<'_> {
         self.text(&["stop", "--time", "1", "server"]);
         self.text(&["start", "server"]);
         self.oci
-            .wait("the server", || fetch(self.namespace, at(self.gateway, PORT), "name") == name);
+            .wait("the server", || self.namespace.fetch(at(self.gateway, PORT), "name") == name);
         self.text(&["rm", "--force", "server"]);
-        assert_eq!(fetch(self.namespace, at(self.gateway, PORT), "name"), None);
+        assert_eq!(self.namespace.fetch(at(self.gateway, PORT), "name"), None);
     }
 
     /// Two containers talk.
