@@ -27,7 +27,7 @@ use rustix::fs::{FlockOperation, flock};
 use super::{
     ContainerError, Definition, State, Status,
     files::{lock_file, make_directory, read_json, remove_directory, subdirectories, write_json},
-    id::{check_name, new_id},
+    id::{check_name, new_id, short},
 };
 use crate::{
     cni::{self, Port, Record},
@@ -317,7 +317,7 @@ impl Registry {
             }
         }
         cni::detach(&self.data.join(id))
-            .map_err(|source| ContainerError::Network { id: id.into(), source })
+            .map_err(|source| ContainerError::Network { id: short(id).into(), source })
     }
 
     /// Forgets a container's network, whose plugins do not take back what they gave.
@@ -326,7 +326,7 @@ impl Registry {
     /// [`ContainerError::Network`].
     pub fn abandon_network(&self, id: &str) -> Result<(), ContainerError> {
         cni::abandon(&self.data.join(id), &self.namespace(id))
-            .map_err(|source| ContainerError::Network { id: id.into(), source })
+            .map_err(|source| ContainerError::Network { id: short(id).into(), source })
     }
 
     /// Where a container's network namespace is, while it has one.

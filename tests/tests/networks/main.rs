@@ -6,20 +6,24 @@ mod life;
 mod refused;
 mod stage;
 
-use self::stage::{Isolation, Stage};
+use self::{
+    life::{a_published_port, killed_keepers, the_default_network},
+    refused::{plugins_that_fail, ports_and_addresses_that_others_have},
+    stage::{Isolation, Stage},
+};
 
 /// Tests `host::NAME` and `vm::NAME` of each body.
 macro_rules! isolations {
-    ($($body:path as $name:ident),* $(,)?) => {
+    ($($body:ident),* $(,)?) => {
         mod host {
             $(#[test]
-            fn $name() {
+            fn $body() {
                 super::on(super::Isolation::Host, super::$body);
             })*
         }
         mod vm {
             $(#[test]
-            fn $name() {
+            fn $body() {
                 super::on(super::Isolation::Vm, super::$body);
             })*
         }
@@ -27,11 +31,11 @@ macro_rules! isolations {
 }
 
 isolations!(
-    life::a_published_port as a_published_port,
-    life::killed_keepers as killed_keepers,
-    life::the_default_network as the_default_network,
-    refused::ports_and_addresses as ports_and_addresses_that_others_have,
-    refused::plugins as plugins_that_fail,
+    a_published_port,
+    killed_keepers,
+    the_default_network,
+    ports_and_addresses_that_others_have,
+    plugins_that_fail,
 );
 
 /// Runs a body, and looks for what is left.

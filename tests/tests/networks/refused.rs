@@ -7,7 +7,7 @@ use serde_json::json;
 use super::stage::{GATEWAY, PORT, Stage, portmap};
 
 /// Ports in use, addresses in use, networks that there are not.
-pub(super) fn ports_and_addresses(stage: &Stage) {
+pub(super) fn ports_and_addresses_that_others_have(stage: &Stage) {
     let one =
         json!([[{ "subnet": "10.91.0.0/24", "rangeStart": "10.91.0.2", "rangeEnd": "10.91.0.2" }]]);
     stage.write("small", &[stage.bridge(&one), portmap()]);
@@ -43,7 +43,7 @@ pub(super) fn ports_and_addresses(stage: &Stage) {
 }
 
 /// Plugins that are missing, fail, write rubbish, hang, or cannot undo what they did.
-pub(super) fn plugins(stage: &Stage) {
+pub(super) fn plugins_that_fail(stage: &Stage) {
     let directory = stage.host.path("plugins");
     fs::create_dir(&directory).unwrap();
     let plugin = |name: &str, script: &str| {
@@ -96,7 +96,7 @@ pub(super) fn plugins(stage: &Stage) {
     kept.assert_code(0);
     assert!(kept.error_text().contains("plugin keeps (DEL): no"), "{kept}");
     let refused = stage.bulkhead(&["rm", "kept"]);
-    refused.assert_refused(1, &["kept", "plugin keeps (DEL): no"]);
+    refused.assert_refused(1, &["cannot give back", "plugin keeps (DEL): no"]);
     let removed = stage.bulkhead(&["rm", "-f", "kept"]);
     removed.assert_code(0);
     assert!(removed.error_text().contains("may still hold addresses"), "{removed}");
