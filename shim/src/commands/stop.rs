@@ -16,7 +16,9 @@ use crate::{
 };
 
 /// How long a killed container may take to be gone.
-const KILLED: Duration = Duration::from_secs(30);
+const KILLED: Duration = Duration::from_secs(60);
+/// So many plugins may take all their time to give its network back.
+const PLUGINS: u64 = 3;
 
 /// Stops containers.
 pub(super) fn stop(args: &StopArgs) -> Result<u8, CommandError> {
@@ -68,13 +70,17 @@ pub(super) fn kill_one(
         (Status::Running, _) => drop(signal(context, place, reference, Signal::KILL.as_raw())?),
         _ => return Ok(()),
     }
-    match wait_for_end(context, place, Some(Instant::now() + KILLED)) {
+    let networked = place.definition().is_ok_and(|definition| definition.network.is_some());
+    let plugins =
+        if networked { PLUGINS.saturating_mul(context.settings.network.timeout) } else { 0 };
+    let patience = KILLED.saturating_add(Duration::from_secs(plugins));
+    match wait_for_end(context, place, Instant::now().checked_add(patience)) {
         Ok(Some(_)) => Ok(()),
         // What goes with its end was the container itself.
         Err(CommandError::Container(_)) if !place.data().exists() => Ok(()),
         Ok(None) => Err(CommandError::State(format!(
             "container {reference} was killed and has not ended within {} s",
-            KILLED.as_secs()
+            patience.as_secs()
         ))),
         Err(error) => Err(error),
     }
