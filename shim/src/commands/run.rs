@@ -65,10 +65,10 @@ pub(super) fn run(args: &RunArgs, started: u64) -> Result<u8, CommandError> {
 /// Removes a container whose keeper could not even begin. What cannot be removed now, the next command removes.
 fn forget(context: &Context, place: &Place) {
     let Ok(guard) = context.registry.guard() else { return };
-    if place.state().is_ok_and(|state| !state.is_kept()) {
-        if context.registry.clear(&place.id).is_ok() {
-            let _ = context.registry.remove(&guard, place);
-        }
+    if place.state().is_ok_and(|state| !state.is_kept())
+        && context.registry.clear(&place.id).is_ok()
+    {
+        let _ = context.registry.remove(&guard, place);
     }
 }
 

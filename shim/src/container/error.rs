@@ -64,7 +64,7 @@ pub enum ContainerError {
         /// The container.
         id: String,
         /// Why not.
-        source: CniError,
+        source: Box<CniError>,
     },
     /// What is left of a container could not be removed.
     #[error("cannot remove what is left of container {id}: {reason}")]

@@ -316,8 +316,10 @@ impl Registry {
                 return Err(ContainerError::Remains { id: id.into(), reason: error.to_string() });
             }
         }
-        cni::detach(&self.data.join(id))
-            .map_err(|source| ContainerError::Network { id: short(id).into(), source })
+        cni::detach(&self.data.join(id)).map_err(|source| ContainerError::Network {
+            id: short(id).into(),
+            source: source.into(),
+        })
     }
 
     /// Forgets a container's network, whose plugins do not take back what they gave.
@@ -325,8 +327,9 @@ impl Registry {
     /// # Errors
     /// [`ContainerError::Network`].
     pub fn abandon_network(&self, id: &str) -> Result<(), ContainerError> {
-        cni::abandon(&self.data.join(id), &self.namespace(id))
-            .map_err(|source| ContainerError::Network { id: short(id).into(), source })
+        cni::abandon(&self.data.join(id), &self.namespace(id)).map_err(|source| {
+            ContainerError::Network { id: short(id).into(), source: source.into() }
+        })
     }
 
     /// Where a container's network namespace is, while it has one.
