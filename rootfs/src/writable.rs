@@ -3,7 +3,8 @@
 //!
 //! The file system has a journal, since a container is started again from the image that a killed guest left. It has no metadata or group checksums
 //! (a checksum costs the guest thousands of instructions per block, and nothing but the guest writes here), nothing that is initialized later in the
-//! background, and no reserved blocks.
+//! background, and no reserved blocks. Each group has its own bitmaps: where several groups have theirs together (flex_bg), the first block that a guest
+//! allocates makes it read those of all, 150,000 instructions for 16 groups.
 
 use std::{
     fs::File,
@@ -30,9 +31,9 @@ pub const MAX_SIZE: u64 = 8 << 40;
 pub const MOUNT_OPTIONS: &str = "noatime,no_prefetch_block_bitmaps";
 
 /// Names templates; changes with [`OPTIONS`].
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const FEATURES: &str = "none,has_journal,ext_attr,dir_index,filetype,extent,flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize";
-const OPTIONS: [&str; 18] = [
+const OPTIONS: [&str; 20] = [
     "-q",
     "-F",
     "-t",
@@ -47,6 +48,8 @@ const OPTIONS: [&str; 18] = [
     "0",
     "-J",
     "size=4",
+    "-G",
+    "1",
     "-L",
     "writable",
     "-e",

@@ -63,8 +63,10 @@ pub enum Upper {
 }
 
 /// Tables that are not zeroed yet are left as they are, instead of by a thread that zeroes them; bitmaps are read when they are needed, instead of
-/// all at once.
-const EXT4_OPTIONS: &CStr = c"noinit_itable,no_prefetch_block_bitmaps";
+/// all at once, and so are blocks of inodes, instead of 32 for the first inode; no tree is made of where all groups have their metadata, to compare with
+/// each block that a file is said to have.
+const EXT4_OPTIONS: &CStr =
+    c"noinit_itable,no_prefetch_block_bitmaps,inode_readahead_blks=0,noblock_validity";
 
 /// How long a disk may take to appear.
 const PATIENCE: Duration = Duration::from_secs(10);
