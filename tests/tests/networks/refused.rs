@@ -1,6 +1,6 @@
 //! What cannot be had is refused in one line, and nothing of it stays.
 
-use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt};
+use std::{fs, net::TcpListener, process::Command};
 
 use serde_json::json;
 
@@ -47,9 +47,10 @@ pub(super) fn plugins_that_fail(stage: &Stage) {
     let directory = stage.host.path("plugins");
     fs::create_dir(&directory).unwrap();
     let plugin = |name: &str, script: &str| {
-        let path = directory.join(name);
-        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        // Another process writes it: a child of another test could have the file open for writing when it is run.
+        let mut write = Command::new("sh");
+        write.args(["-c", "printf '#!/bin/sh\\n%s\\n' \"$1\" > \"$0\" && chmod 755 \"$0\""]);
+        assert!(write.arg(directory.join(name)).arg(script).status().unwrap().success());
     };
     let run = |network: &str, words: &[&str]| {
         let kind = stage.kind();
