@@ -292,8 +292,8 @@ impl<'a> Containerd<'a> {
 
 impl Drop for Containerd<'_> {
     fn drop(&mut self) {
-        if let Some(daemon) = self.daemon.take() {
-            end_daemon(daemon);
+        if let Some(mut daemon) = self.daemon.take() {
+            end_daemon(&mut daemon);
         }
         // What a test has left behind by failing; what a test must not leave is looked for before.
         if thread::panicking() {

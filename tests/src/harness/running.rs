@@ -194,7 +194,7 @@ pub fn signal_process(pid: u32, signal: Signal) {
 }
 
 /// Ends a daemon in good order, or kills it when it takes too long.
-pub fn end_daemon(mut daemon: Child) {
+pub fn end_daemon(daemon: &mut Child) {
     signal_process(daemon.id(), Signal::TERM);
     for _ in 0..300 {
         if daemon.try_wait().is_ok_and(|status| status.is_some()) {

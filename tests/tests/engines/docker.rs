@@ -143,8 +143,8 @@ impl Drop for Docker<'_> {
         for id in ids.lines() {
             self.run(&["rm", "--force", id]);
         }
-        while let Some(daemon) = self.daemons.pop() {
-            bulkhead_tests::harness::end_daemon(daemon);
+        while let Some(mut daemon) = self.daemons.pop() {
+            bulkhead_tests::harness::end_daemon(&mut daemon);
         }
         if self.oci.cleared() {
             for name in ["docker", "docker-run", "containerd", "containerd-run"] {

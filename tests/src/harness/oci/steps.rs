@@ -13,7 +13,7 @@ use std::{
 use rustix::process::Signal;
 
 use super::{Oci, leftovers::is_zombie};
-use crate::harness::{Outcome, signal_process};
+use crate::harness::{Outcome, end_daemon, signal_process};
 
 /// Where strace kills: at the `when`th call, of those in `calls`, that a process makes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,9 +107,8 @@ impl Followed {
 
 impl Drop for Followed {
     fn drop(&mut self) {
-        signal_process(self.strace.id(), Signal::TERM);
-        // It has been asked.
-        let _ = self.strace.wait();
+        // It may wait for a thread of a process that it has killed itself, and does not hear anything then.
+        end_daemon(&mut self.strace);
     }
 }
 
