@@ -5,7 +5,7 @@
 use std::{
     collections::BTreeSet,
     env, fs,
-    os::unix::fs::PermissionsExt,
+    os::unix::{fs::PermissionsExt, net::UnixStream},
     path::{Path, PathBuf},
 };
 
@@ -200,9 +200,11 @@ impl<'a> Stage<'a> {
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
         let mut left = new(self);
-        // After its last answer nobody removes the socket for a shim that is killed, but the next one of the name.
-        if step.starts_with("End, Shim") {
-            let socket = format!("file {}", self.containerd.socket_of(VICTIM).display());
+        // Nobody is asked to remove the socket of a shim that was killed before containerd connected or after its last answer; the next one of
+        // the name does.
+        let socket = self.containerd.socket_of(VICTIM);
+        if UnixStream::connect(&socket).is_err() {
+            let socket = format!("file {}", socket.display());
             left.retain(|thing| *thing != socket);
         }
         if !left.is_empty() {
@@ -296,6 +298,7 @@ impl<'a> Stage<'a> {
         containerd.exec("after", "neighbour", "exit 4").assert_code(4);
         containerd.remove("neighbour");
         oci.run_command(containerd.run_command(&["--rm"], "next", &["true"])).assert_code(0);
+        fs::remove_file(containerd.socket_of(VICTIM)).ok();
         drop((containerd, namespaces));
     }
 }
