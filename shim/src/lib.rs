@@ -6,6 +6,7 @@ pub mod cli;
 pub mod cni;
 pub mod commands;
 pub mod container;
+mod files;
 pub mod keeper;
 pub mod lifecycle;
 pub mod logs;

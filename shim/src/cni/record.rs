@@ -1,8 +1,7 @@
 //! What is remembered of a container's network, to be shown and to be undone.
 
 use std::{
-    fs,
-    io::{self, Write},
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -16,6 +15,7 @@ use super::{
     namespace,
     outcome::{Address, Outcome},
 };
+use crate::files;
 
 const FILE: &str = "network.json";
 
@@ -42,11 +42,8 @@ impl Record {
     /// [`CniError::Damaged`], or a file that cannot be read.
     pub fn read(directory: &Path) -> Result<Option<Self>, CniError> {
         let path = directory.join(FILE);
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed(format!("read {}", path.display()))(error)),
-        };
+        let text = files::read(&path).map_err(failed(format!("read {}", path.display())))?;
+        let Some(text) = text else { return Ok(None) };
         let record = serde_json::from_slice(&text);
         record.map(Some).map_err(|error| CniError::Damaged { path, reason: error.to_string() })
     }
@@ -54,13 +51,7 @@ impl Record {
     /// Replaces the file as a whole.
     pub(super) fn write(&self, directory: &Path) -> Result<(), CniError> {
         let path = directory.join(FILE);
-        let write = || -> io::Result<()> {
-            let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(directory)?;
-            file.write_all(&serde_json::to_vec_pretty(self)?)?;
-            file.persist(&path)?;
-            Ok(())
-        };
-        write().map_err(failed(format!("write {}", path.display())))
+        files::replace(&path, self).map_err(failed(format!("write {}", path.display())))
     }
 
     /// Everything was given back.

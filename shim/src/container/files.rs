@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, DirBuilder, File},
-    io::{self, Write},
+    io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
@@ -10,6 +10,7 @@ use std::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::ContainerError;
+use crate::files;
 
 /// Makes a directory that only its owner enters, with those above it.
 pub(super) fn make_directory(path: &Path) -> Result<(), ContainerError> {
@@ -22,25 +23,13 @@ pub(super) fn make_directory(path: &Path) -> Result<(), ContainerError> {
 
 /// Replaces a file as a whole.
 pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), ContainerError> {
-    let write = || -> io::Result<()> {
-        let bytes = serde_json::to_vec_pretty(value)?;
-        let mut file = tempfile::Builder::new()
-            .prefix(".new-")
-            .tempfile_in(path.parent().unwrap_or(Path::new(".")))?;
-        file.write_all(&bytes)?;
-        file.persist(path)?;
-        Ok(())
-    };
-    write().map_err(ContainerError::io("write", path))
+    files::replace(path, value).map_err(ContainerError::io("write", path))
 }
 
 /// Reads a file, or `None` if there is none.
 pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ContainerError> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(ContainerError::io("read", path)(error)),
-    };
+    let bytes = files::read(path).map_err(ContainerError::io("read", path))?;
+    let Some(bytes) = bytes else { return Ok(None) };
     serde_json::from_slice(&bytes)
         .map(Some)
         .map_err(|error| ContainerError::Damaged { path: path.into(), reason: error.to_string() })
