@@ -64,16 +64,12 @@ impl Work for Service {
 fn take<'m>(rings: &'m Rings, chain: &mut Chain<'m>) -> Result<Option<usize>, QueueError> {
     let mut queues = rings.queues();
     loop {
-        let mut more = false;
         for (index, queue) in queues.iter_mut().enumerate() {
             if queue.pop(&rings.memory, chain)? {
                 return Ok(Some(index));
             }
         }
-        for queue in queues.iter_mut() {
-            more |= queue.enable_doorbell(&rings.memory)?;
-        }
-        if !more {
+        if !rings.ask_for_more(&mut queues)? {
             return Ok(None);
         }
     }

@@ -94,8 +94,16 @@ impl Rings {
 
     /// Whether a request is there; when not, the driver rings for the next one.
     fn has_some(&self) -> Result<bool, QueueError> {
+        self.ask_for_more(&mut self.queues())
+    }
+
+    /// The same for one who holds the queues.
+    ///
+    /// # Errors
+    /// A ring that makes no sense.
+    pub fn ask_for_more(&self, queues: &mut [Virtqueue]) -> Result<bool, QueueError> {
         let mut more = false;
-        for queue in self.queues().iter_mut() {
+        for queue in queues {
             more |= queue.enable_doorbell(&self.memory)?;
         }
         Ok(more)
