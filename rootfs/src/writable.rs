@@ -26,10 +26,6 @@ pub const MIN_SIZE: u64 = 16 << 20;
 /// Largest size in bytes: what ext4 counts without its 64-bit feature.
 pub const MAX_SIZE: u64 = 8 << 40;
 
-/// How a guest should mount it. Reading all block bitmaps ahead, which ext4 does on its own, costs more guest instructions than everything
-/// else about a mount; an access time is a write that nobody asked for.
-pub const MOUNT_OPTIONS: &str = "noatime,no_prefetch_block_bitmaps";
-
 /// Names templates; changes with [`OPTIONS`].
 const VERSION: u32 = 2;
 const FEATURES: &str = "none,has_journal,ext_attr,dir_index,filetype,extent,flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize";

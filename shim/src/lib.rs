@@ -21,4 +21,5 @@ pub mod size;
 pub mod stdio;
 mod tail;
 pub mod template;
+mod text;
 pub mod timeline;

@@ -6,7 +6,7 @@ use super::{
     report::{Group, Report},
     stats::Summary,
 };
-use crate::commands::table::{Table, printable};
+use crate::{commands::table::Table, text::printable};
 
 /// Writes all of a report.
 ///

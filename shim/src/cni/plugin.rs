@@ -22,6 +22,8 @@ use rustix::{
 };
 use serde_json::Value;
 
+use crate::text::{cut, printable};
+
 /// The longest result, and the longest text beside it.
 const MOST_OUTPUT: usize = 1 << 20;
 const MOST_WORDS: usize = 4096;
@@ -261,12 +263,8 @@ fn refusal(output: &[u8]) -> Option<String> {
 /// The beginning of what was written, in one line that is safe to show; `None`: nothing.
 pub(super) fn words(bytes: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(bytes);
-    let one = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let mut line: String = one.chars().filter(|c| !c.is_control()).take(MOST_TOLD).collect();
-    if line.len() < one.len() && line.chars().count() == MOST_TOLD {
-        line.push('…');
-    }
-    (!line.is_empty()).then_some(line)
+    let one = printable(&text).split_whitespace().collect::<Vec<_>>().join(" ");
+    (!one.is_empty()).then(|| cut(&one, MOST_TOLD))
 }
 
 #[cfg(test)]
@@ -326,7 +324,7 @@ mod tests {
             assert_eq!(run(script, LONG).unwrap_err(), wanted);
         }
         let long = run("yes lots | head -c 100000 >&2; exit 1", LONG).unwrap_err();
-        assert!(long.chars().count() == MOST_TOLD + 1 && long.ends_with('…'), "{long}");
+        assert!(long.chars().count() == MOST_TOLD && long.ends_with('…'), "{long}");
     }
 
     #[test]

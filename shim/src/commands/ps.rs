@@ -11,12 +11,13 @@ use serde_json::Value;
 use super::{
     CommandError, chain,
     context::{Context, warn},
-    table::{Table, ago, cut},
+    table::{Table, ago},
     view::View,
 };
 use crate::{
     cli::PsArgs,
     container::{ContainerError, Status},
+    text::cut,
 };
 
 /// Docker's width of a command.

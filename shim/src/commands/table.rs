@@ -4,6 +4,8 @@ use std::io::{self, Write};
 
 use jiff::Timestamp;
 
+use crate::text::printable;
+
 /// Rows of columns, each as wide as its widest cell.
 #[derive(Debug)]
 pub(crate) struct Table {
@@ -38,19 +40,6 @@ impl Table {
         }
         Ok(())
     }
-}
-
-/// Without control characters: what is shown may come from a container.
-pub(crate) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-/// At most so many characters, the last of which says that there were more.
-pub(crate) fn cut(text: &str, length: usize) -> String {
-    if text.chars().count() <= length {
-        return text.to_owned();
-    }
-    text.chars().take(length.saturating_sub(1)).chain(['…']).collect()
 }
 
 /// How long ago something was, in docker's words.
@@ -88,8 +77,6 @@ mod tests {
             String::from_utf8(out).unwrap(),
             "ID          NAME\nlonger-id   ü [31m\nx           y\n"
         );
-        assert_eq!(cut("abcdef", 4), "abc…");
-        assert_eq!(cut("abcd", 4), "abcd");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{fmt::Display, io};
 use bulkhead_protocol::{Failure, FailureKind, VERSION};
 use bulkhead_vmm::api::ClientError;
 
-use crate::{network::NetworkError, sandbox::vm::admission::AdmissionError};
+use crate::{network::NetworkError, sandbox::vm::admission::AdmissionError, text};
 
 /// The exit code of a container whose machine or agent was lost, as if SIGKILL had ended it.
 pub(super) use super::process::LOST;
@@ -108,9 +108,12 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     }
 }
 
-/// What came out of a guest, fit for a terminal: one line without control characters, cut at 1,000 characters.
+/// The most characters of what came out of a guest that are shown.
+const MOST_SHOWN: usize = 1000;
+
+/// What came out of a guest, fit for a terminal: a line that is not too long, without control characters.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars().take(1000).map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text::cut(&text::printable(text), MOST_SHOWN)
 }
 
 #[cfg(test)]
@@ -120,7 +123,7 @@ mod tests {
     #[test]
     fn a_guests_words_cannot_drive_the_terminal() {
         assert_eq!(printable("a\x1b[2Jb\nc"), "a [2Jb c");
-        assert_eq!(printable(&"x".repeat(5000)).len(), 1000);
+        assert_eq!(printable(&"x".repeat(5000)).chars().count(), MOST_SHOWN);
     }
 
     #[test]

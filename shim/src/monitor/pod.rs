@@ -9,6 +9,8 @@
 //!
 //! The guest's answers say only whether what was asked is done. A disk that it does not let go of is taken away, and its slot is not used again.
 
+mod leaving;
+
 use std::{
     collections::BTreeMap,
     os::fd::{AsFd, OwnedFd},
@@ -16,15 +18,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bulkhead_protocol::{
-    Call, Create, ExitStatus, Failure, FailureKind, Reply, Shared, Stdio, Target,
-};
+use bulkhead_protocol::{Call, Create, Failure, Reply, Shared, Stdio};
 use bulkhead_vmm::api::{Medium, RequestKind, Slot, VmConfig};
 
 use super::{
     clients::ClientId,
     contained::{Contained, Phase, system, wrong},
-    core::{KILL_TIMEOUT, Monitor, Owed, log},
+    core::{Monitor, Owed, log},
     execs::ExecId,
     fault::{Fault, chain, printable},
     message::{Answer, Join, JoinDisk},
@@ -369,136 +369,5 @@ impl Monitor<'_> {
         let (client, exec) = (member.client, member.exec);
         self.execs.remove(exec);
         self.answer(client, &Answer::Failed(failure));
-    }
-
-    /// The agent says that the first process of a container has ended.
-    pub(super) fn member_exited(&mut self, id: &str, oom_killed: bool) {
-        let Some(member) = self.pod.members.get_mut(id) else { return };
-        if !member.contained.lives() {
-            return;
-        }
-        member.contained.oom_killed |= oom_killed;
-        member.contained.phase = Phase::Leaving;
-        member.stage = Stage::Deleting(Asking::begin());
-    }
-
-    /// Kills a container that nobody stands for any more. One that is being made is killed when it is.
-    pub(super) fn kill_member(&mut self, id: &str) {
-        let Some(member) = self.pod.members.get_mut(id) else { return };
-        if !member.contained.lives() || member.contained.doomed.is_some() {
-            return;
-        }
-        member.contained.doomed = Some(Instant::now() + KILL_TIMEOUT);
-        let target = Target { container: id.to_owned(), exec: None };
-        // An agent that cannot be asked is a fault that is heard elsewhere.
-        let _ = self.ask(Call::Kill { target, signal: libc::SIGKILL, all: true }, Owed::Nobody);
-    }
-
-    /// A client wants a container gone.
-    pub(super) fn end_member(&mut self, client: ClientId, id: &str) -> Result<(), Failure> {
-        if let Some(member) = self.pod.members.get_mut(id) {
-            member.waiting.push(client);
-            self.kill_member(id);
-        } else {
-            self.answer(client, &Answer::Done(Reply::Done));
-        }
-        Ok(())
-    }
-
-    /// Asks the guest what it is time to ask.
-    pub(super) fn step_leaving(&mut self) {
-        let now = Instant::now();
-        let mut due = Vec::new();
-        for (id, member) in &mut self.pod.members {
-            let (Stage::Deleting(asking) | Stage::Releasing(asking)) = &mut member.stage else {
-                continue;
-            };
-            if asking.next.is_some_and(|at| at <= now) {
-                asking.next = None;
-                due.push(id.clone());
-            }
-        }
-        for id in due {
-            let Some(member) = self.pod.members.get(&id) else { continue };
-            let devices = self.pod.devices(member);
-            // An agent that cannot be asked is a fault that is heard elsewhere, and the end of all.
-            let _ = match &member.stage {
-                Stage::Deleting(_) => {
-                    let call = Call::Delete { container: id.clone() };
-                    self.ask(call, Owed::Delete(id))
-                }
-                _ if devices.is_empty() => {
-                    self.eject_member(&id);
-                    Ok(())
-                }
-                _ => self.ask(Call::Release { devices }, Owed::Release(id)),
-            };
-        }
-    }
-
-    /// The agent has removed a container, or not yet.
-    pub(super) fn member_deleted(&mut self, id: &str, result: Result<Reply, Failure>) {
-        let Some(member) = self.pod.members.get_mut(id) else { return };
-        let Stage::Deleting(asking) = &mut member.stage else { return };
-        if let Err(failure) = result {
-            if failure.kind == FailureKind::State && asking.again() {
-                return;
-            }
-            log(self.files, &format_args!("container {id}: {}", failure.message));
-        }
-        self.release_member(id);
-    }
-
-    fn release_member(&mut self, id: &str) {
-        let Some(member) = self.pod.members.get_mut(id) else { return };
-        member.contained.phase = Phase::Leaving;
-        member.stage = Stage::Releasing(Asking::begin());
-    }
-
-    /// The guest uses a container's disks no more, or still does.
-    pub(super) fn member_released(&mut self, id: &str, result: Result<Reply, Failure>) {
-        let Some(member) = self.pod.members.get_mut(id) else { return };
-        let Stage::Releasing(asking) = &mut member.stage else { return };
-        if let Err(failure) = result {
-            if failure.kind == FailureKind::State && asking.again() {
-                return;
-            }
-            log(self.files, &format_args!("container {id}: {}", failure.message));
-            self.lose_disks(id);
-        }
-        self.eject_member(id);
-    }
-
-    fn eject_member(&mut self, id: &str) {
-        let Some(member) = self.pod.members.get_mut(id) else { return };
-        if member.slots.is_empty() {
-            return self.forget_member(id);
-        }
-        member.stage = Stage::Ejecting;
-        // A VMM that cannot be asked is gone, which is heard elsewhere.
-        if let Ok(number) = self.machine.exchange(RequestKind::Eject(member.slots.clone()), &[]) {
-            self.pod.asked.insert(number, id.to_owned());
-        }
-    }
-
-    fn lose_disks(&mut self, id: &str) {
-        let Some(member) = self.pod.members.get(id) else { return };
-        let places = member.disks.clone();
-        self.pod.set_use(&places, Use::Lost);
-    }
-
-    /// Nothing is left of a container.
-    fn forget_member(&mut self, id: &str) {
-        let Some(member) = self.pod.members.remove(id) else { return };
-        self.pod.set_use(&member.disks, Use::Free);
-        for client in self.execs.take_all(Some(id)) {
-            let lost = Answer::Exited { status: ExitStatus::Signal(9), written: [u64::MAX; 2] };
-            self.answer(client, &lost);
-        }
-        let gone = Answer::Gone { oom_killed: member.contained.oom_killed };
-        self.answer(member.client, &gone);
-        for client in member.waiting {
-            self.answer(client, &Answer::Done(Reply::Done));
-        }
     }
 }

@@ -9,7 +9,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read, Write},
+    io::{self, Read},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
@@ -23,13 +23,12 @@ use super::{
     Key, Shape, TemplateError,
     checksum::{Sum, sum},
 };
+use crate::files::{NEW, replace, replace_durably};
 
 pub(super) const STATE: &str = "state";
 pub(super) const MEMORY: &str = "memory";
 const METADATA: &str = "template.json";
 const VERIFIED: &str = "verified";
-/// How the names of files begin that are not whole yet.
-pub(super) const NEW: &str = ".new-";
 const USED: &str = "used";
 /// The longest of these JSON files.
 const MAX_JSON: u64 = 64 << 10;
@@ -149,7 +148,7 @@ pub(super) fn seal(
     };
     check_sizes(&metadata).map_err(TemplateError::Making)?;
     let path = directory.join(METADATA);
-    write(&path, &metadata, true).map_err(TemplateError::io("write", &path))?;
+    replace_durably(&path, &metadata).map_err(TemplateError::io("write", &path))?;
     remember(directory, &state_file, &memory_file);
     touch(directory);
     let opened = File::open(directory).and_then(|directory| directory.sync_all());
@@ -223,7 +222,7 @@ fn remember(directory: &Path, state: &File, memory: &File) {
         let begun = entries
             .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(NEW.as_bytes()));
         begun.for_each(|entry| drop(fs::remove_file(entry.path())));
-        let _ = write(&directory.join(VERIFIED), &verified, false);
+        let _ = replace(&directory.join(VERIFIED), &verified);
     }
 }
 
@@ -284,21 +283,6 @@ fn check_sizes(metadata: &Metadata) -> Result<(), String> {
         let size = metadata.state.size;
         return Err(format!("its state has {size} bytes, which is over the limit of {MAX_STATE}"));
     }
-    Ok(())
-}
-
-/// Replaces a file as a whole, by way of one whose name begins with [`NEW`] and its own. `durable`: it must outlast a loss of power.
-pub(super) fn write(path: &Path, value: &impl Serialize, durable: bool) -> io::Result<()> {
-    let text = serde_json::to_vec(value)?;
-    let parent = path.parent().unwrap_or(Path::new("."));
-    // Made with the mode 0600.
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let mut file = tempfile::Builder::new().prefix(&format!("{NEW}{name}.")).tempfile_in(parent)?;
-    file.write_all(&text)?;
-    if durable {
-        file.as_file().sync_all()?;
-    }
-    file.persist(path)?;
     Ok(())
 }
 

@@ -23,9 +23,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Key, Metadata, Shape, TemplateError, Templates,
-    files::{self, Flaw, Made, NEW},
+    files::{self, Flaw, Made},
     lock::Lock,
 };
+use crate::files::{NEW, replace};
 
 /// How long the making of a template is not tried again after it failed.
 const FAILED_FOR: Duration = Duration::from_secs(600);
@@ -219,7 +220,7 @@ impl Store {
             let why = error.to_string();
             let why = why.strip_prefix("cannot make a template: ").unwrap_or(&why).to_owned();
             // Without the note the next start tries again.
-            let _ = files::write(&self.failure_path(key), &Failure { at, why }, false);
+            let _ = replace(&self.failure_path(key), &Failure { at, why });
             return Err(error);
         }
         let _ = fs::remove_file(self.failure_path(key));

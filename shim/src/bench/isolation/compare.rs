@@ -294,7 +294,7 @@ fn some(names: &[String]) -> String {
 }
 
 fn cut(text: &str) -> String {
-    crate::commands::table::cut(text, CELL)
+    crate::text::cut(text, CELL)
 }
 
 #[cfg(test)]

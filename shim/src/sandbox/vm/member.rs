@@ -39,16 +39,22 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// [`SandboxError::Mounts`]: not now.
 pub(super) fn find_room(plan: &Plan, pod: &Pod) -> Result<(), SandboxError> {
     let wanted = plan.machine.disks.iter().map(JoinDisk::of).collect();
-    let unreachable =
-        |why: String| SandboxError::Failed(format!("the pod's monitor cannot be reached: {why}"));
-    let mut client = Client::connect(&pod.directory, PATIENCE)
-        .map_err(|error| unreachable(error.to_string()))?;
+    let mut client = reach(pod).map_err(SandboxError::Failed)?;
     client.send(&Ask::Room(wanted)).map_err(gone)?;
     match client.answer().map_err(gone)? {
         Answer::Done(_) => Ok(()),
         Answer::Failed(failure) => Err(SandboxError::Mounts(failure.message)),
-        other => Err(unreachable(format!("it answered {other:?}"))),
+        other => Err(SandboxError::Failed(strange(&other))),
     }
+}
+
+fn reach(pod: &Pod) -> Result<Client, String> {
+    Client::connect(&pod.directory, PATIENCE)
+        .map_err(|error| format!("the pod's monitor cannot be reached: {error}"))
+}
+
+fn strange(answer: &Answer) -> String {
+    format!("the pod's monitor answered {answer:?}")
 }
 
 /// Makes the container and stands for it; returns its exit code. `caller` is the writing end of a pipe, which carries the [`Outcome`].
@@ -86,8 +92,7 @@ fn make(plan: &Plan, pod: &Pod, place: &mut Place, caller: &OwnedFd) -> Result<M
     let wanted =
         Wanted { stdin: join.streams[0], stdout: join.streams[1], stderr: join.streams[2] };
     let failed = |error: SandboxError| system(error.to_string());
-    let mut client = Client::connect(&pod.directory, PATIENCE)
-        .map_err(|error| system(format!("the pod's monitor cannot be reached: {error}")))?;
+    let mut client = reach(pod).map_err(system)?;
     let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
     client.send_with(&Ask::Join(Box::new(join)), &borrowed).map_err(|error| failed(gone(error)))?;
     drop(fds);
@@ -95,7 +100,7 @@ fn make(plan: &Plan, pod: &Pod, place: &mut Place, caller: &OwnedFd) -> Result<M
     match client.answer().map_err(|error| failed(gone(error)))? {
         Answer::Started => {}
         Answer::Failed(failure) => return Err(failure),
-        other => return Err(system(format!("the pod's monitor answered {other:?}"))),
+        other => return Err(system(strange(&other))),
     }
     client.wait_for_ever().map_err(|error| system(format!("cannot wait for the pod: {error}")))?;
     let streams = client.take_fds();
