@@ -20,8 +20,6 @@ const START: Quantity =
     Quantity::lower("start", "request until the program waits", Unit::Milliseconds);
 /// The host keeps this part of its memory: one that has none left kills processes, and not only ours.
 const RESERVE: u64 = 20;
-/// Their processor time is looked at for so long.
-const WINDOW: Duration = Duration::from_secs(10);
 
 /// What is wanted.
 #[derive(Debug)]
@@ -38,6 +36,8 @@ pub struct Options {
     pub at_once: u16,
     /// They do nothing for so long before they are looked at.
     pub settle: Duration,
+    /// Their processor time is looked at for so long.
+    pub watch: Duration,
     /// How long a verb may take.
     pub limit: Duration,
 }
@@ -67,7 +67,7 @@ pub fn run(options: &Options) -> Result<Report, BenchError> {
         let mut crowd = Crowd::default();
         let stopped = crowd.grow(runtime, &stage, options, &mut growth)?;
         report.notes.push(format!("{}: {} in all; {stopped}.", runtime.name, crowd.all.len()));
-        report.notes.extend(crowd.look(runtime, options.settle, &mut each)?);
+        report.notes.extend(crowd.look(runtime, options, &mut each)?);
         crowd.end()?;
     }
     let line = |title: &str, measure: &str| Plot::Line {
@@ -179,11 +179,11 @@ impl<'a> Crowd<'a> {
     fn look(
         &self,
         runtime: &Runtime,
-        settle: Duration,
+        options: &Options,
         group: &mut Group,
     ) -> Result<Vec<String>, BenchError> {
-        pause(settle)?;
-        let samples = Idle::measure_all(&self.all, WINDOW)?;
+        pause(options.settle)?;
+        let samples = Idle::measure_all(&self.all, options.watch)?;
         let mut share = 0.0;
         for sample in &samples {
             sample.add_to(group, &runtime.key);
@@ -191,7 +191,10 @@ impl<'a> Crowd<'a> {
         }
         let name = &runtime.name;
         let all = Unit::Share.show(share);
-        let mut notes = vec![format!("{name}: all of them together take {all} of one processor.")];
+        let seconds = options.watch.as_secs();
+        let mut notes = vec![format!(
+            "{name}: all of them together take {all} of one processor, measured for {seconds} s."
+        )];
         if let Some(slope) = slope(&self.taken) {
             let more = Unit::Bytes.show(slope);
             notes.push(format!(

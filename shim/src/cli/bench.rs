@@ -48,7 +48,7 @@ more costs is reckoned. Everything is removed, also after Ctrl-C. Needs root.
 
   bulkhead bench density --limit-memory 4g debian
   bulkhead bench density -n 20 --mode clone,host --json density.json --html density.html debian
-  bulkhead bench density -n 10000 --at-once 2 --settle 60 --limit-memory 20g debian";
+  bulkhead bench density -n 10000 --at-once 2 --settle 60 --watch 300 --limit-memory 20g debian";
 
 const SHOW: &str = "\
 Show a report that a bench kept with --json, and draw its page with --html.
@@ -271,6 +271,9 @@ pub struct DensityArgs {
     /// Leave them alone for so many seconds before each is measured
     #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(..=3600))]
     pub settle: u64,
+    /// Watch their processor time for so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub watch: u64,
     /// Kinds of containers, one after the other: cold, clone, host
     #[arg(long, value_name = "MODE", value_delimiter = ',', default_value = "clone")]
     pub mode: Vec<Mode>,

@@ -84,6 +84,7 @@ fn density_options(args: &DensityArgs) -> density::Options {
         memory: args.limit_memory.map(|size| size.0),
         at_once: args.at_once,
         settle: Duration::from_secs(args.settle),
+        watch: Duration::from_secs(args.watch),
         limit: Duration::from_secs(args.timeout),
     }
 }

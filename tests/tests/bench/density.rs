@@ -6,7 +6,7 @@ use super::{host, read, samples};
 fn idle_containers_are_counted_measured_and_removed() {
     let Some(host) = host() else { return };
     let json = host.path("d.json");
-    let mut words = vec!["bench", "density", "-n", "3", "--mode", "host"];
+    let mut words = vec!["bench", "density", "-n", "3", "--mode", "host", "--watch", "2"];
     words.extend(["--json", json.to_str().unwrap(), "busybox"]);
     host.run(&words).assert_clean();
     let report = read(&json);
@@ -16,6 +16,7 @@ fn idle_containers_are_counted_measured_and_removed() {
     assert!(samples(&report, "each", "private", "host").iter().all(|size| *size > 0.0));
     let notes = report["notes"].to_string();
     assert!(notes.contains("3 in all; as many as were asked for"), "{notes}");
+    assert!(notes.contains("measured for 2 s"), "{notes}");
     host.assert_nothing_left();
 }
 
