@@ -181,17 +181,20 @@ impl<'a> Containerd<'a> {
         let cgroup = format!("/{}-{id}", self.oci.mark());
         let (file, root) = (self.oci.path("options.toml"), self.oci.root());
         let (file, root) = (file.display().to_string(), root.display().to_string());
-        let runtime: [&str; 4] = match peer {
+        let (runtime, more): (_, &[&str]) = match peer {
             Peer::Bulkhead(Isolation::Vm) => {
-                ["--runtime", "io.containerd.bulkhead.v2", "--runtime-config-path", &file]
+                ("io.containerd.bulkhead.v2", &["--runtime-config-path", &file])
             }
             Peer::Bulkhead(Isolation::Host) => {
-                ["--runtime", "io.containerd.bulkhead-host.v2", "--runtime-config-path", &file]
+                ("io.containerd.bulkhead-host.v2", &["--runtime-config-path", &file])
             }
-            Peer::Runc | Peer::Crun => ["--runtime", "io.containerd.runc.v2", "--runc-root", &root],
+            Peer::Runc => ("io.containerd.runc.v2", &["--runc-root", &root]),
+            Peer::Crun => {
+                ("io.containerd.runc.v2", &["--runc-root", &root, "--runc-binary", "crun"])
+            }
         };
-        let first = ["run", "--cgroup", &cgroup];
-        self.command(&[&first[..], &runtime, options, &[image, id], words].concat())
+        let first = ["run", "--cgroup", &cgroup, "--runtime", runtime];
+        self.command(&[&first[..], more, options, &[image, id], words].concat())
     }
 
     /// A container that runs in the background, without anybody at its streams.

@@ -11,16 +11,19 @@ use bulkhead_tests::harness::{
 
 use super::{
     Reason,
-    proc::{rollup, vmm_of},
-    report::{Report, Unit},
+    proc::{children, rollup, vmm_of},
+    report::{Report, Unit, quantile},
 };
 
 /// What is compared, in turns.
-const RUNTIMES: [(Peer, &str); 3] = [
+const RUNTIMES: [(Peer, &str); 4] = [
     (Peer::Bulkhead(Isolation::Vm), "microVM, a clone"),
     (Peer::Bulkhead(Isolation::Host), "plain, the shim's"),
     (Peer::Runc, "plain, io.containerd.runc.v2"),
+    (Peer::Crun, "plain, io.containerd.runc.v2 with crun"),
 ];
+/// Containers that join a pod.
+const MEMBERS: u16 = 3;
 /// Containers that a killed containerd has to find again.
 const TASKS: usize = 50;
 
@@ -37,6 +40,9 @@ pub(crate) fn measure(report: &mut Report, runs: u16) {
         if let Err(reason) = memory(report, &containerd, peer, name) {
             report.fail(name, &reason);
         }
+    }
+    if let Err(reason) = pod(report, &containerd) {
+        report.fail("a pod", &reason);
     }
     if let Err(reason) = restart(report, &mut containerd) {
         report.fail("a killed containerd", &reason);
@@ -64,18 +70,50 @@ fn starts(report: &mut Report, containerd: &Containerd<'_>, runs: u16) -> Result
     for ((_, name), samples) in RUNTIMES.iter().zip(samples) {
         let how = "`ctr run --rm busybox true` from its start to its end, the runtimes in turns";
         report.add(&format!("ctr run --rm: {name}, p50"), Unit::Milliseconds, &samples, how);
-        let worst = percentile(samples, 99);
         let figure = format!("ctr run --rm: {name}, p99");
-        report.add(&figure, Unit::Milliseconds, &[worst], "the same samples");
+        report.add(
+            &figure,
+            Unit::Milliseconds,
+            quantile(&samples, 0.99).as_slice(),
+            "the same samples",
+        );
     }
     Ok(())
 }
 
-/// The sample that so many in a hundred do not exceed.
-fn percentile(mut samples: Vec<f64>, percent: usize) -> f64 {
-    samples.sort_by(f64::total_cmp);
-    let at = (samples.len() * percent).div_ceil(100).saturating_sub(1);
-    samples.get(at).copied().unwrap_or(f64::NAN)
+/// What a pod takes, and what each container does that joins it.
+fn pod(report: &mut Report, containerd: &Containerd<'_>) -> Result<(), Reason> {
+    let peer = Peer::Bulkhead(Isolation::Vm);
+    let start = |id: &str, kind: &str| {
+        let kind = format!("io.kubernetes.cri.container-type={kind}");
+        let pod = "io.kubernetes.cri.sandbox-id=pod";
+        let options = ["--annotation", &kind, "--annotation", pod];
+        detached_with(containerd, peer, &options, id)
+    };
+    start("pod", "sandbox")?;
+    let shim = containerd.shim_pid("pod");
+    let alone = family(shim)?;
+    let how = "proportional memory of its shim, monitor and VMM with the guest; its program sleeps";
+    report.add("a pod in a microVM", Unit::Kib, &[alone], how);
+    let members: Vec<_> = (0..MEMBERS).map(|number| format!("member-{number}")).collect();
+    for id in &members {
+        start(id, "container")?;
+    }
+    let each = (family(shim)? - alone) / f64::from(MEMBERS);
+    let how = format!("the same of {MEMBERS} that joined it, whose programs sleep, divided");
+    report.add("each further container of a pod", Unit::Kib, &[each], &how);
+    members.iter().for_each(|id| containerd.remove(id));
+    containerd.remove("pod");
+    Ok(())
+}
+
+/// KiB that a process and all below it take, with their parts of what they share.
+fn family(pid: u32) -> Result<f64, Reason> {
+    let mut all = rollup(pid, "Pss")?;
+    for child in children(pid)? {
+        all += family(child)?;
+    }
+    Ok(all)
 }
 
 fn memory(
@@ -103,7 +141,16 @@ fn memory(
 }
 
 fn detached(containerd: &Containerd<'_>, peer: Peer, id: &str) -> Result<(), Reason> {
-    let options = ["--detach", "--null-io"];
+    detached_with(containerd, peer, &[], id)
+}
+
+fn detached_with(
+    containerd: &Containerd<'_>,
+    peer: Peer,
+    options: &[&str],
+    id: &str,
+) -> Result<(), Reason> {
+    let options = [&["--detach", "--null-io"], options].concat();
     let command = containerd.run_with(peer, &options, id, &["sleep", "1000000"]);
     let outcome = containerd.oci.run_command(command);
     if outcome.status.success() { Ok(()) } else { Err(outcome.to_string()) }

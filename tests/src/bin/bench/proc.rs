@@ -15,8 +15,19 @@ pub(crate) fn rollup(pid: u32, field: &str) -> Result<f64, Reason> {
 
 /// The VMM of a monitor, its only child.
 pub(crate) fn vmm_of(monitor: u32) -> Result<u32, Reason> {
-    let children = format!("/proc/{monitor}/task/{monitor}/children");
-    let text = fs::read_to_string(&children).map_err(|error| format!("{children}: {error}"))?;
-    let vmm = text.split_whitespace().find_map(|word| word.parse::<u32>().ok());
-    Ok(vmm.ok_or("the monitor has no VMM")?)
+    Ok(*children(monitor)?.first().ok_or("the monitor has no VMM")?)
+}
+
+/// Processes whose parent is one of this process's threads.
+pub(crate) fn children(pid: u32) -> Result<Vec<u32>, Reason> {
+    let tasks = format!("/proc/{pid}/task");
+    let failed = |error: std::io::Error| format!("{tasks}: {error}");
+    let mut all = Vec::new();
+    for task in fs::read_dir(&tasks).map_err(failed)? {
+        let path = task.map_err(failed)?.path().join("children");
+        // A thread that has ended has none.
+        let text = fs::read_to_string(path).unwrap_or_default();
+        all.extend(text.split_whitespace().filter_map(|word| word.parse::<u32>().ok()));
+    }
+    Ok(all)
 }

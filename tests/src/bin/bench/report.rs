@@ -184,7 +184,7 @@ fn cell(unit: Unit, samples: &[f64]) -> String {
 }
 
 /// The smallest sample that at least this part of all are not above.
-fn quantile(samples: &[f64], part: f64) -> Option<f64> {
+pub(crate) fn quantile(samples: &[f64], part: f64) -> Option<f64> {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     #[allow(
