@@ -207,9 +207,11 @@ impl<'a> Crowd<'a> {
     fn end(self) -> Result<(), BenchError> {
         let steps = Steps::new(self.all.len() as u64);
         let last = self.all.len();
+        // Thousands of guests would take long to hear a signal one after the other.
+        self.all.iter().for_each(Idle::kill);
         for (number, idle) in self.all.into_iter().enumerate() {
             steps.begin("removing");
-            idle.end(number + 1 == last)?;
+            idle.remove(number + 1 == last)?;
             steps.done();
         }
         Ok(())

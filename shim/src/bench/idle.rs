@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::{
     BenchError,
@@ -112,6 +112,20 @@ impl<'a> Idle<'a> {
     /// [`BenchError`].
     pub fn end(self, alone: bool) -> Result<(), BenchError> {
         self.runtime.verb("kill", &self.slot, &["KILL"])?;
+        self.remove(alone)
+    }
+
+    /// Kills the process that stands for it, and with that all of it.
+    pub fn kill(&self) {
+        // Whatever has ended is not there.
+        let _ = kill_process(self.pid, Signal::KILL);
+    }
+
+    /// Removes what was killed. `alone`: nothing else of this bench lives.
+    ///
+    /// # Errors
+    /// [`BenchError`].
+    pub fn remove(self, alone: bool) -> Result<(), BenchError> {
         self.runtime.wait(self.pid, "the death of the program")?;
         self.runtime.verb("delete", &self.slot, &[])?;
         if alone && process::reap_rest().is_none() {
