@@ -17,7 +17,7 @@ use crate::{
 pub(super) fn attach(args: &AttachArgs) -> Result<u8, CommandError> {
     let context = Context::open()?;
     let place = context.find(&args.container)?;
-    if !context.settled(&place)?.is_active() {
+    if !context.reached(&place)?.is_active() {
         return Err(CommandError::State(format!(
             "You cannot attach to a stopped container ({}), start it first",
             short(&place.id)

@@ -45,8 +45,7 @@ impl Context {
         place: &Place,
         reference: &str,
     ) -> Result<lifecycle::Container, CommandError> {
-        let state = self.settled(place)?;
-        if !state.is_active() {
+        if !self.reached(place)?.is_active() {
             return Err(not_running(place));
         }
         match self.registry.lifecycle().get(&place.id) {
@@ -68,6 +67,13 @@ impl Context {
             Err(ContainerError::NotFound(_)) => Ok(State { keeper: None, ..state }),
             settled => Ok(settled?),
         }
+    }
+
+    /// The same for who has to do with what runs of it.
+    pub(super) fn reached(&self, place: &Place) -> Result<State, CommandError> {
+        let state = self.settled(place)?;
+        self.registry.check_reach(place, &state)?;
+        Ok(state)
     }
 
     /// Whether all processes of a running container are frozen.

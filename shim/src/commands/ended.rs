@@ -26,7 +26,7 @@ pub(super) fn wait_for_end(
 ) -> Result<Option<u8>, CommandError> {
     let mut last = None;
     loop {
-        let state = match context.settled(place) {
+        let state = match context.reached(place) {
             Ok(state) => state,
             // It went with its end.
             Err(CommandError::Container(ContainerError::NotFound(_))) if last.is_some() => {

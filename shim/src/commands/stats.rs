@@ -50,7 +50,7 @@ pub(super) fn stats(args: &StatsArgs) -> Result<u8, CommandError> {
     let context = Context::open()?;
     for reference in &args.containers {
         let place = context.find(reference)?;
-        if context.settled(&place)?.status != Status::Running {
+        if context.reached(&place)?.status != Status::Running {
             return Err(not_running(&place));
         }
     }

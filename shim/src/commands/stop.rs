@@ -59,7 +59,7 @@ pub(super) fn kill_one(
     place: &Place,
     reference: &str,
 ) -> Result<(), CommandError> {
-    let state = context.settled(place)?;
+    let state = context.reached(place)?;
     match (state.status, state.keeper) {
         // Its guardian removes what there is of it.
         (Status::Starting, Some(keeper)) => {

@@ -56,6 +56,14 @@ pub enum ContainerError {
         /// Why not.
         source: io::Error,
     },
+    /// It runs where this process does not look.
+    #[error("container {id} was started with BULKHEAD_RUN={run}, which is what reaches it")]
+    Elsewhere {
+        /// The container.
+        id: String,
+        /// Where its state is while it runs.
+        run: PathBuf,
+    },
     /// What is left of its network.
     #[error(
         "cannot give back what container {id} has of its network: {source}; `bulkhead rm -f` removes it all the same"

@@ -18,6 +18,7 @@
 
 use std::{
     fs::{self, File},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -330,6 +331,28 @@ impl Registry {
         cni::abandon(&self.data.join(id), &self.namespace(id)).map_err(|source| {
             ContainerError::Network { id: short(id).into(), source: source.into() }
         })
+    }
+
+    /// The directory of the state of running containers, by a name that means the same for other processes.
+    #[must_use]
+    pub fn run(&self) -> PathBuf {
+        let run = self.run.parent().unwrap_or(&self.run);
+        fs::canonicalize(run).unwrap_or_else(|_| absolute(run.into()))
+    }
+
+    /// Makes sure that what runs of a container can be reached from here.
+    ///
+    /// # Errors
+    /// [`ContainerError::Elsewhere`]: it runs, and was started with another [`Registry::run`].
+    pub fn check_reach(&self, place: &Place, state: &State) -> Result<(), ContainerError> {
+        let Some(run) = state.run.as_ref().filter(|_| state.is_active()) else { return Ok(()) };
+        let own = self.run();
+        // One directory may have several names.
+        let id = |path: &Path| fs::metadata(path).ok().map(|data| (data.dev(), data.ino()));
+        if *run == own || id(run).is_some_and(|found| Some(found) == id(&own)) {
+            return Ok(());
+        }
+        Err(ContainerError::Elsewhere { id: short(&place.id).into(), run: run.clone() })
     }
 
     /// Where a container's network namespace is, while it has one.

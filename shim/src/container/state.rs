@@ -95,6 +95,8 @@ pub struct State {
     pub status: Status,
     /// Its keeper, while it has one.
     pub keeper: Option<Process>,
+    /// The directory of the state of running containers that its last keeper was started with (`BULKHEAD_RUN`).
+    pub run: Option<PathBuf>,
     /// The process on this host that stands for its program, while that runs.
     pub pid: Option<i32>,
     /// The program's exit code; 128 and the signal's number when a signal ended it.

@@ -84,6 +84,7 @@ fn claim(id: &str) -> Result<(Settings, Kept), KeeperError> {
     let state = State {
         status: Status::Starting,
         keeper: Some(Process::own()),
+        run: Some(registry.run()),
         error: None,
         warnings: Vec::new(),
         ..place.state()?

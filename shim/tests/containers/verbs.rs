@@ -1,6 +1,6 @@
 //! The verbs, in their states, with docker's words and codes.
 
-use std::{process::Stdio, thread};
+use std::{fs, process::Stdio, thread};
 
 use serde_json::Value;
 
@@ -258,4 +258,43 @@ fn a_container_out_of_memory_says_so() {
     assert!(text(&output.stderr).contains("out of memory"), "{output:?}");
     assert_eq!(host.field("c1", "State.OOMKilled"), "true");
     host.ok(&["rm", "c1"]);
+}
+
+#[test]
+fn one_that_runs_with_another_state_directory_is_told_from_one_that_does_not_end() {
+    let Some(host) = host() else { return };
+    host.ok(&["run", "-d", "--name", "far", "busybox", "sleep", "100000"]);
+    let with = |run: &str, words: &[&str]| {
+        host.command(words).env("BULKHEAD_RUN", host.path(run)).output().unwrap()
+    };
+    let run = fs::canonicalize(host.path("run")).unwrap();
+    let says = format!("was started with BULKHEAD_RUN={}", run.display());
+    for words in [
+        &["kill", "far"][..],
+        &["stop", "far"],
+        &["rm", "-f", "far"],
+        &["wait", "far"],
+        &["pause", "far"],
+        &["exec", "far", "true"],
+        &["attach", "far"],
+        &["top", "far"],
+        &["stats", "--no-stream", "far"],
+    ] {
+        let output = with("other", words);
+        let error = text(&output.stderr);
+        assert!(!output.status.success() && error.contains(&says), "{words:?}: {output:?}");
+        assert_eq!(error.lines().count(), 1, "{words:?}: {error}");
+    }
+    assert!(text(&with("other", &["ps"]).stdout).contains("Up "));
+    // It is the directory that counts, and not its name.
+    std::os::unix::fs::symlink(&run, host.path("alias")).unwrap();
+    assert!(with("alias", &["exec", "far", "true"]).status.success());
+    assert!(with("alias", &["stop", "-t", "0", "far"]).status.success());
+    // One that does not run may be started and removed with any.
+    assert!(with("other", &["start", "far"]).status.success());
+    host.refused(&["kill", "far"], 1, &format!("BULKHEAD_RUN={}", host.path("other").display()));
+    assert!(with("other", &["rm", "-f", "far"]).status.success());
+    // Its empty directory in the other one goes with the next command there.
+    host.ok(&["ps"]);
+    host.assert_nothing_left();
 }
