@@ -22,7 +22,11 @@ use super::{
     process::Kept,
     streams::{Read, read},
 };
-use crate::{logs::Stream, timeline::Step};
+use crate::{
+    logs::Stream,
+    monitor::sockets::{REST, is_starved},
+    timeline::Step,
+};
 
 /// How long the streams' last bytes may take after the container's process has ended.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -47,6 +51,8 @@ pub(super) struct Serve {
     drained_by: Option<Instant>,
     /// When a program that was asked to end is killed.
     killed_at: Option<Instant>,
+    /// Until when no new client is taken.
+    rests: Option<Instant>,
     buffer: Vec<u8>,
 }
 
@@ -73,6 +79,7 @@ impl Serve {
             exit: None,
             drained_by: None,
             killed_at: None,
+            rests: None,
             buffer: vec![0; MAX_PAYLOAD],
         }
     }
@@ -137,14 +144,17 @@ impl Serve {
         if let Some(fd) = self.input.waits_for() {
             waits.push((Ready::Input, fd.as_fd(), PollFlags::OUT));
         }
-        waits.push((Ready::Listener, self.running.listener.as_fd(), PollFlags::IN));
+        let rests = self.rests.filter(|_| !is_over(self.rests));
+        if rests.is_none() {
+            waits.push((Ready::Listener, self.running.listener.as_fd(), PollFlags::IN));
+        }
         for (number, client) in self.clients.iter().enumerate() {
             let out = if client.has_pending() { PollFlags::OUT } else { PollFlags::empty() };
             waits.push((Ready::Client(number), client.socket.as_fd(), PollFlags::IN | out));
         }
         let mut fds: Vec<PollFd<'_>> =
             waits.iter().map(|(_, fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)).collect();
-        let deadline = [self.drained_by, self.killed_at].into_iter().flatten().min();
+        let deadline = [self.drained_by, self.killed_at, rests].into_iter().flatten().min();
         match poll(&mut fds, timeout(deadline).as_ref()) {
             Ok(_) => {}
             Err(Errno::INTR) => return Ok(Vec::new()),
@@ -208,8 +218,14 @@ impl Serve {
     }
 
     fn accept(&mut self) {
-        // Whoever has gone again meanwhile is nobody's loss.
-        let Ok((socket, _)) = self.running.listener.accept() else { return };
+        let socket = match self.running.listener.accept() {
+            Ok((socket, _)) => socket,
+            Err(error) => {
+                // Whoever has gone again meanwhile is nobody's loss; whoever cannot be taken waits.
+                self.rests = is_starved(&error).then(|| Instant::now() + REST);
+                return;
+            }
+        };
         if self.clients.len() >= MAX_CLIENTS {
             return;
         }

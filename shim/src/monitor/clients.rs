@@ -74,7 +74,8 @@ impl Clients {
 
     /// Takes a new client, if it is of this user.
     pub(super) fn accept(&mut self, poll: &Poll) {
-        let Ok((socket, _)) = self.listener.accept() else { return };
+        let taken = poll.accept(&self.listener, Source::Listener, UnixListener::accept);
+        let Some((socket, _)) = taken else { return };
         let user = geteuid();
         let Ok(peer) = socket_peercred(&socket) else { return };
         let known = peer.uid == user || peer.uid.is_root();

@@ -69,7 +69,8 @@ impl Guest {
 
     /// Takes the agent's connection, the first one; true when this was it.
     pub(super) fn accept(&mut self, poll: &Poll) -> io::Result<bool> {
-        let Ok((stream, _)) = self.control.accept() else { return Ok(false) };
+        let taken = poll.accept(&self.control, Source::Control, UnixListener::accept);
+        let Some((stream, _)) = taken else { return Ok(false) };
         let first = self.agent.is_none();
         if first {
             let wire = Wire::new(stream, MAX_FROM_AGENT, MOST_UNSENT)?;
@@ -125,7 +126,8 @@ impl Guest {
 
     /// Takes a new stream, which has yet to say which it is.
     pub(super) fn accept_stream(&mut self, poll: &Poll) {
-        let Ok((stream, _)) = self.streams.accept() else { return };
+        let taken = poll.accept(&self.streams, Source::Streams, UnixListener::accept);
+        let Some((stream, _)) = taken else { return };
         if self.hellos.len() >= MAX_HELLOS || stream.set_nonblocking(true).is_err() {
             return;
         }

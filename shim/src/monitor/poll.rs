@@ -1,6 +1,7 @@
 //! The event loop's sources.
 
 use std::{
+    cell::RefCell,
     io,
     mem::MaybeUninit,
     os::fd::{AsFd, OwnedFd},
@@ -14,6 +15,8 @@ use rustix::{
     },
     io::Errno,
 };
+
+use super::sockets::{REST, is_starved};
 
 /// Events of one wait; more come with the next.
 const BATCH: usize = 32;
@@ -91,25 +94,56 @@ impl Source {
 
 /// An epoll instance; every source is level-triggered.
 #[derive(Debug)]
-pub(super) struct Poll(OwnedFd);
+pub(super) struct Poll {
+    epoll: OwnedFd,
+    /// Listeners that are left alone until then.
+    resting: RefCell<Vec<(Source, Instant)>>,
+}
 
 impl Poll {
     pub(super) fn new() -> io::Result<Self> {
-        Ok(Self(epoll::create(CreateFlags::CLOEXEC)?))
+        Ok(Self { epoll: epoll::create(CreateFlags::CLOEXEC)?, resting: RefCell::default() })
+    }
+
+    /// The next connection of a listener that was added; none: there is none now. One that waits and cannot be taken makes no events for a while:
+    /// to ask for it again and again would help nobody.
+    pub(super) fn accept<L: AsFd, T>(
+        &self,
+        listener: &L,
+        source: Source,
+        accept: impl FnOnce(&L) -> io::Result<T>,
+    ) -> Option<T> {
+        let accepted = accept(listener);
+        let starved = accepted.as_ref().err().is_some_and(is_starved);
+        let mut resting = self.resting.borrow_mut();
+        let rested = resting.iter().any(|(other, _)| *other == source);
+        match (rested, starved) {
+            (false, true) => {
+                self.change(listener, source, EventFlags::empty());
+                resting.push((source, Instant::now() + REST));
+            }
+            (true, false) => {
+                self.change(listener, source, EventFlags::IN);
+                resting.retain(|(other, _)| *other != source);
+            }
+            // Its next turn is set already.
+            _ => {}
+        }
+        accepted.ok()
     }
 
     pub(super) fn add(&self, fd: impl AsFd, source: Source, flags: EventFlags) -> io::Result<()> {
-        Ok(epoll::add(&self.0, fd, EventData::new_u64(source.number()), flags)?)
+        Ok(epoll::add(&self.epoll, fd, EventData::new_u64(source.number()), flags)?)
     }
 
     pub(super) fn change(&self, fd: impl AsFd, source: Source, flags: EventFlags) {
         // It was added, and the flags are right.
-        let _ = epoll::modify(&self.0, fd, EventData::new_u64(source.number()), flags);
+        let _ = epoll::modify(&self.epoll, fd, EventData::new_u64(source.number()), flags);
     }
 
     pub(super) fn remove(&self, fd: impl AsFd) {
         // It may be gone by itself.
-        let _ = epoll::delete(&self.0, fd);
+        let _ = epoll::delete(&self.epoll, fd);
     }
 
     /// Waits for events, until `deadline` at most.
@@ -118,18 +152,33 @@ impl Poll {
         deadline: Option<Instant>,
     ) -> io::Result<impl Iterator<Item = (Source, EventFlags)> + use<>> {
         let mut space = [MaybeUninit::<Event>::uninit(); BATCH];
+        let rested = self.resting.borrow().iter().map(|(_, until)| *until).min();
+        let deadline = deadline.into_iter().chain(rested).min();
         let left = deadline.map(|at| timespec(at.saturating_duration_since(Instant::now())));
-        let count = match epoll::wait(&self.0, &mut space, left.as_ref()) {
+        let count = match epoll::wait(&self.epoll, &mut space, left.as_ref()) {
             Ok((events, _)) => events.len(),
             Err(Errno::INTR) => 0,
             Err(errno) => return Err(errno.into()),
         };
-        Ok(space.into_iter().take(count).filter_map(|event| {
+        let events = space.into_iter().take(count).filter_map(|event| {
             // SAFETY: the kernel has filled in the first `count` events.
             let event = unsafe { event.assume_init() };
             let (data, flags) = (event.data, event.flags);
             Source::from_number(data.u64()).map(|source| (source, flags))
-        }))
+        });
+        Ok(events.chain(self.rested()))
+    }
+
+    /// The listeners that have been left alone for long enough, until they are asked.
+    fn rested(&self) -> Vec<(Source, EventFlags)> {
+        let now = Instant::now();
+        let mut resting = self.resting.borrow_mut();
+        let over = resting.iter_mut().filter(|(_, until)| *until <= now);
+        over.map(|(source, until)| {
+            *until = now + REST;
+            (*source, EventFlags::IN)
+        })
+        .collect()
     }
 }
 
@@ -142,6 +191,8 @@ fn timespec(duration: Duration) -> Timespec {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::{UnixListener, UnixStream};
+
     use super::*;
 
     #[test]
@@ -165,5 +216,38 @@ mod tests {
             assert_eq!(Source::from_number(source.number()), Some(source));
         }
         assert_eq!(Source::from_number(99), None);
+    }
+
+    #[test]
+    fn a_connection_that_cannot_be_taken_is_asked_for_now_and_then() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let poll = Poll::new().unwrap();
+        poll.add(&listener, Source::Listener, EventFlags::IN).unwrap();
+        let _client = UnixStream::connect(&path).unwrap();
+        let wait = |long: Duration| {
+            let until = Instant::now() + long;
+            poll.wait(Some(until)).unwrap().map(|(source, _)| source).collect::<Vec<_>>()
+        };
+        let long = Duration::from_secs(100);
+        let full = |_: &UnixListener| Err::<(), _>(Errno::MFILE.into());
+        for _ in 0..3 {
+            let asked = Instant::now();
+            assert_eq!(wait(long), [Source::Listener]);
+            assert!(poll.accept(&listener, Source::Listener, full).is_none());
+            // The first time there is an event at once.
+            let rests = poll.resting.borrow()[0].1;
+            assert!(rests > asked && wait(Duration::ZERO).is_empty() || Instant::now() >= rests);
+        }
+        assert_eq!(wait(long), [Source::Listener]);
+        assert!(poll.accept(&listener, Source::Listener, UnixListener::accept).is_some());
+        assert!(wait(Duration::ZERO).is_empty() && poll.resting.borrow().is_empty());
+        // Other failures are no reason to rest.
+        let _client = UnixStream::connect(&path).unwrap();
+        let gone = |_: &UnixListener| Err::<(), _>(Errno::CONNABORTED.into());
+        assert!(poll.accept(&listener, Source::Listener, gone).is_none());
+        assert_eq!(wait(long), [Source::Listener]);
     }
 }

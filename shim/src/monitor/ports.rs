@@ -17,7 +17,7 @@ use super::{
     contained::Phase,
     core::{Monitor, Owed, log},
     plan::Plan,
-    poll::Source,
+    poll::{Poll, Source},
     relay::{Copied, copy, spawn},
 };
 use crate::{network::Loopback, sandbox::vm::rewrite::Network};
@@ -66,8 +66,9 @@ impl Ports {
     }
 
     /// Takes the next connection, and names its stream.
-    fn accept(&mut self) -> Option<(Token, SocketAddr)> {
-        let (socket, wanted) = self.loopback.as_ref()?.accept()?;
+    fn accept(&mut self, poll: &Poll) -> Option<(Token, SocketAddr)> {
+        let loopback = self.loopback.as_ref()?;
+        let (socket, wanted) = poll.accept(loopback, Source::Ports, Loopback::accept)?;
         if Arc::strong_count(&self.count) > MOST {
             reset(&socket);
             return None;
@@ -106,7 +107,7 @@ impl Monitor<'_> {
 
     /// Has the guest connect to where somebody on the host wants to.
     pub(super) fn connect_port(&mut self) {
-        let Some((stream, wanted)) = self.ports.accept() else { return };
+        let Some((stream, wanted)) = self.ports.accept(&self.poll) else { return };
         let (container, v6, port) = (self.plan.id.clone(), wanted.is_ipv6(), wanted.port());
         let call = Call::Connect(Connect { container, v6, port, stream });
         if !self.main.lives() || self.ask(call, Owed::Connect(stream)).is_err() {
@@ -271,6 +272,7 @@ mod tests {
             let loopback = Some(Loopback::capture().unwrap());
             let (waiting, count) = (BTreeMap::new(), Arc::default());
             let mut ports = Ports { wanted: false, loopback, waiting, last: FIRST_TOKEN, count };
+            let poll = Poll::new().unwrap();
             let connect = || TcpStream::connect("127.0.0.1:80").unwrap();
             let is_reset = |mut client: TcpStream| {
                 let error = client.read(&mut [0]).unwrap_err();
@@ -279,19 +281,19 @@ mod tests {
             let mut clients = Vec::new();
             for _ in 0..MOST {
                 clients.push(connect());
-                let (token, address) = ports.accept().unwrap();
+                let (token, address) = ports.accept(&poll).unwrap();
                 assert!(Ports::is_port(token) && address.port() == 80);
             }
             let further = connect();
-            assert!(ports.accept().is_none());
+            assert!(ports.accept(&poll).is_none());
             is_reset(further);
             let token = *ports.waiting.keys().next().unwrap();
             ports.refuse(token);
             ports.refuse(token);
             is_reset(clients.remove(0));
             clients.push(connect());
-            assert!(ports.accept().is_some());
-            assert!(ports.accept().is_none());
+            assert!(ports.accept(&poll).is_some());
+            assert!(ports.accept(&poll).is_none());
         });
     }
 }

@@ -9,7 +9,19 @@ use std::{
         unix::net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
+    time::Duration,
 };
+
+use rustix::io::Errno;
+
+/// How long a connection waits that could not be taken for want of what the process or the host has a limit of.
+pub(crate) const REST: Duration = Duration::from_millis(100);
+
+/// Whether a connection could not be taken so, and still waits (accept(2)).
+pub(crate) fn is_starved(error: &io::Error) -> bool {
+    let lacks = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    Errno::from_io_error(error).is_some_and(|errno| lacks.contains(&errno))
+}
 
 fn through(directory: &File, name: &str) -> PathBuf {
     Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name)

@@ -5,6 +5,7 @@
 //! (Documentation/bpf/prog_sk_lookup.rst, Linux 5.9): no packet is changed, nothing is tracked, other tables have no part in it, and it is gone with this process.
 
 use std::{
+    io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
@@ -45,12 +46,15 @@ impl Loopback {
         Ok(Self { listener, _link: link })
     }
 
-    /// The next connection, and the address that it wanted; none: there is none now.
-    pub(crate) fn accept(&self) -> Option<(TcpStream, SocketAddr)> {
-        let (stream, _) = self.listener.accept().ok()?;
-        let mut wanted = stream.local_addr().ok()?;
+    /// The next connection, and the address that it wanted.
+    ///
+    /// # Errors
+    /// accept(2); there is none now, for one.
+    pub(crate) fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (stream, _) = self.listener.accept()?;
+        let mut wanted = stream.local_addr()?;
         wanted.set_ip(wanted.ip().to_canonical());
-        Some((stream, wanted))
+        Ok((stream, wanted))
     }
 }
 
@@ -169,7 +173,7 @@ mod tests {
         in_a_namespace(|| {
             bulkhead_container::loopback_up().unwrap();
             let loopback = Loopback::capture().unwrap();
-            assert!(loopback.accept().is_none());
+            assert!(loopback.accept().is_err());
             for address in ["127.0.0.1:80", "[::1]:65535", "127.0.0.1:1"] {
                 let mut client = TcpStream::connect(address).unwrap();
                 let (mut server, wanted) = loopback.accept().unwrap();

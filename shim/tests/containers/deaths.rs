@@ -1,6 +1,8 @@
 //! Whoever is killed, the next command tells the truth, and nothing is left behind.
 
-use std::{fs, thread, time::Duration};
+use std::{fs, path::PathBuf, process::Stdio, thread, time::Duration};
+
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
 use crate::host::{Host, host, is_alive, kill, text, until};
 
@@ -83,7 +85,7 @@ fn a_container_that_is_to_go_with_its_end_goes_with_its_keeper() {
 fn a_killed_command_leaves_its_container_running() {
     let Some(host) = host() else { return };
     let mut command = host.command(&["run", "--name", "tick", "busybox", "sh", "-c", TICK]);
-    let mut child = command.stdout(std::process::Stdio::null()).spawn().unwrap();
+    let mut child = command.stdout(Stdio::null()).spawn().unwrap();
     until(|| host.run(&["logs", "tick"]).stdout.len() > 30);
     child.kill().unwrap();
     child.wait().unwrap();
@@ -116,7 +118,7 @@ fn a_killed_keeper_during_a_start_is_told() {
     for _ in 0..5 {
         let child = host
             .command(&["run", "--rm", "busybox", "sleep", "1000"])
-            .stderr(std::process::Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let own = child.id();
@@ -135,5 +137,56 @@ fn a_killed_keeper_during_a_start_is_told() {
         assert!(text(&output.stderr).contains("keeper"), "{output:?}");
         until(|| host.ok(&["ps", "-aq"]).is_empty());
     }
+    host.assert_nothing_left();
+}
+
+/// Clock ticks that a process has used.
+fn ticks(pid: &str) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields = stat.rsplit(')').next().unwrap().split_whitespace().skip(11).take(2);
+    fields.map(|field| field.parse::<u64>().unwrap()).sum()
+}
+
+#[test]
+fn a_keeper_without_descriptors_lets_clients_wait_and_does_not_spin() {
+    let Some(host) = host() else { return };
+    let (keeper, _) = ticking(&host, &[]);
+    let pid = Pid::from_raw(keeper.parse().unwrap());
+    let limit = |wanted: Rlimit| prlimit(pid, Resource::Nofile, wanted).unwrap();
+    let open = |pid: &str| -> Vec<(u64, PathBuf)> {
+        let fds = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        fds.filter_map(|fd| {
+            let number = fd.file_name().to_str()?.parse().ok()?;
+            Some((number, fs::read_link(fd.path()).ok()?))
+        })
+        .collect()
+    };
+    let held = open(&keeper);
+    let most = held.iter().map(|(number, _)| number + 1).max().unwrap();
+    let before = limit(Rlimit { current: Some(most), ..getrlimit(Resource::Nofile) });
+    // One for each number that is free, and one more.
+    let clients: Vec<_> = (held.len()..=usize::try_from(most).unwrap())
+        .map(|_| host.command(&["wait", "tick"]).stdout(Stdio::piped()).spawn().unwrap())
+        .collect();
+    for client in &clients {
+        let connected = || {
+            let files = open(&client.id().to_string());
+            files.iter().any(|(_, file)| file.to_string_lossy().starts_with("socket:"))
+        };
+        until(connected);
+    }
+    until(|| open(&keeper).len() as u64 == most);
+    let used = ticks(&keeper);
+    thread::sleep(Duration::from_secs(1));
+    let used = ticks(&keeper) - used;
+    assert!(used < 30, "{used} ticks in a second");
+    limit(before);
+    // What a keeper has to do at the end it can do again, and it has not forgotten who waits.
+    host.ok(&["kill", "tick"]);
+    for client in clients {
+        let waited = client.wait_with_output().unwrap();
+        assert_eq!(text(&waited.stdout).trim(), "137", "{waited:?}");
+    }
+    host.ok(&["rm", "tick"]);
     host.assert_nothing_left();
 }
