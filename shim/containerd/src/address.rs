@@ -5,7 +5,10 @@ use std::{
     io,
     os::{
         fd::OwnedFd,
-        unix::net::{UnixListener, UnixStream},
+        unix::{
+            fs::FileTypeExt,
+            net::{UnixListener, UnixStream},
+        },
     },
     path::{Path, PathBuf},
 };
@@ -14,14 +17,15 @@ use bulkhead::sandbox::Config;
 use rustix::{
     fs::{FlockOperation, Mode, flock},
     io::Errno,
-    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with},
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with},
 };
 use sha2::{Digest, Sha256};
 
 use crate::refusal::{Refusal, at};
 
-/// Where containerd's shims have their sockets, whatever containerd's own state directory is.
-const SOCKETS: &str = "/run/containerd/s";
+/// Where these shims have their sockets: a directory of their own below that of all of containerd's shims, which is the same whatever containerd's own
+/// state directory is.
+const SOCKETS: &str = "/run/containerd/s/bulkhead";
 /// Connections that wait for a shim that begins.
 const BACKLOG: i32 = 128;
 /// The file in the bundle that tells containerd the address.
@@ -79,6 +83,7 @@ pub(crate) fn listen(path: &Path) -> Result<Socket, Refusal> {
         return Ok(Socket::Served);
     }
     remove(path)?;
+    sweep(path);
     bind(path).map(|listener| Socket::Fresh(listener.into())).map_err(at("listen at", path))
 }
 
@@ -102,6 +107,24 @@ fn lock(path: &Path) -> Result<File, Refusal> {
     Ok(file)
 }
 
+/// Removes the sockets beside this one that no process has any more: of shims that were killed before containerd knew of them, or after their last answer.
+/// With the directory's lock.
+fn sweep(path: &Path) {
+    // A socket of another type can connect to none of them, and is told whether there is one (unix(7)); whoever listens does not notice.
+    let flags = SocketFlags::CLOEXEC;
+    let probe = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None);
+    let (Ok(probe), Some(Ok(entries))) = (probe, path.parent().map(fs::read_dir)) else { return };
+    let sockets =
+        entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_socket()));
+    for path in sockets.map(|entry| entry.path()) {
+        let Ok(address) = SocketAddrUnix::new(&path) else { continue };
+        if connect(&probe, &address) == Err(Errno::CONNREFUSED) {
+            // Nobody's loss if it stays.
+            let _ = remove(&path);
+        }
+    }
+}
+
 /// Tells containerd the address.
 ///
 /// # Errors
@@ -113,7 +136,7 @@ pub(crate) fn note(bundle: &Path, path: &Path) -> Result<(), Refusal> {
     fs::rename(&new, &file).map_err(at("write", &file))
 }
 
-/// Removes the socket of a bundle whose shim is gone; one that is served stays.
+/// Removes the socket of a bundle whose shim is gone, and of others; one that is served stays.
 ///
 /// # Errors
 /// A file that cannot be removed.
@@ -132,6 +155,7 @@ pub(crate) fn abandon(path: &Path) -> Result<(), Refusal> {
         return Ok(());
     }
     let _lock = lock(path)?;
+    sweep(path);
     if is_served(path) { Ok(()) } else { remove(path) }
 }
 
@@ -155,7 +179,41 @@ mod tests {
         let path = path("/run/containerd/containerd.sock", "default", "c1");
         let hash = Sha256::digest("/run/containerd/containerd.sock/default/c1");
         let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(path, Path::new("/run/containerd/s").join(hash));
+        assert_eq!(path, Path::new("/run/containerd/s/bulkhead").join(hash));
+        SocketAddrUnix::new(&path).unwrap();
+    }
+
+    #[test]
+    fn whoever_listens_next_removes_the_sockets_that_nobody_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let bound = |name: &str| {
+            let socket =
+                socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+                    .unwrap();
+            let address = SocketAddrUnix::new(path(name)).unwrap();
+            rustix::net::bind(&socket, &address).unwrap();
+            socket
+        };
+        // One is about to listen, and one to be taken.
+        let (begins, left) = (bound("begins"), bound("left"));
+        let Socket::Fresh(serves) = listen(&path("serves")).unwrap() else { panic!("it is new") };
+        fs::write(path("file"), "").unwrap();
+        assert!(path("left").exists());
+        drop(left);
+        // A descriptor may live a moment longer in a child of another test's thread.
+        for number in 0.. {
+            let name = format!("next{number}");
+            let Socket::Fresh(next) = listen(&path(&name)).unwrap() else { panic!("it is new") };
+            drop(next);
+            if !path("left").exists() {
+                break;
+            }
+            thread::yield_now();
+        }
+        assert!(["begins", "serves", "file"].iter().all(|name| path(name).exists()));
+        assert!(matches!(listen(&path("serves")).unwrap(), Socket::Served));
+        drop((begins, serves));
     }
 
     #[test]

@@ -265,7 +265,7 @@ impl<'a> Containerd<'a> {
         let name = self.oci.path("c.sock").join(&self.namespace).join(id);
         let hash = Sha256::digest(name.as_os_str().as_encoded_bytes());
         let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-        PathBuf::from("/run/containerd/s").join(hash)
+        PathBuf::from("/run/containerd/s/bulkhead").join(hash)
     }
 
     /// Where the shim listens.
