@@ -9,8 +9,7 @@ use std::{
 
 use bulkhead_tests::harness::{containerd::Containerd, oci::Oci, own_memory};
 
-// The shim writes the files of both isolations.
-isolations!(host: a_full_disk_stops_nobody; vm:);
+isolations!(a_full_disk_stops_nobody);
 
 /// A disk of one mebibyte.
 struct Disk(PathBuf);

@@ -3,7 +3,7 @@
 
 use bulkhead_tests::harness::{Namespace, containerd::Containerd, oci::Oci};
 
-isolations!(host: what_is_wrong_with_a_network; vm:);
+isolations!(what_is_wrong_with_a_network);
 
 const LOOK: &str = "ip -o link; ip -o address; echo that is all; exec sleep 100000";
 

@@ -17,7 +17,7 @@ use containerd_shim_protos::{
     ttrpc::{self, Code},
 };
 
-isolations!(host: each_request_has_its_answer, every_verb_in_every_state; vm: each_request_has_its_answer);
+isolations!(each_request_has_its_answer, every_verb_in_every_state);
 
 #[track_caller]
 fn refused<T: std::fmt::Debug>(answer: ttrpc::Result<T>, code: Code) {
@@ -130,9 +130,7 @@ fn each_request_has_its_answer(oci: &Oci) {
         ask!(shim.exec, ExecProcessRequest { id: id(), exec_id, spec }),
         Code::FAILED_PRECONDITION,
     );
-    if !oci.is_vm() {
-        malformed(&containerd, &shim);
-    }
+    malformed(&containerd, &shim);
     containerd.remove("c");
 }
 

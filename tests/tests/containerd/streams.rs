@@ -1,10 +1,24 @@
 //! A container's streams: a client's pipes, a terminal, files, programs that log, and readers that do not come.
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{
+    fs::{self, File},
+    io::{self, BufRead, BufReader, Read},
+    os::unix::fs::PermissionsExt,
+};
 
 use bulkhead_tests::harness::{Terminal, containerd::Containerd, oci::Oci, own_memory};
+use containerd_shim_protos::api::StateRequest;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::{Mode, OFlags},
+};
 
-isolations!(in_the_foreground, go_where_they_are_wanted, wait_for_their_reader);
+isolations!(
+    in_the_foreground,
+    go_where_they_are_wanted,
+    wait_for_their_reader,
+    are_whole_however_late_they_are_read,
+);
 
 /// Standard input to its end, both outputs, and a terminal of some size.
 fn in_the_foreground(oci: &Oci) {
@@ -85,4 +99,77 @@ fn wait_for_their_reader(oci: &Oci) {
     );
     containerd.exec("go", "unread", "touch /go").assert_code(0);
     containerd.remove("unread");
+}
+
+/// Many times what is on the way from a program to a fifo, whose reader sleeps first: the program waits, nobody grows meanwhile or afterwards, and
+/// each byte comes once, in its place.
+fn are_whole_however_late_they_are_read(oci: &Oci) {
+    // Each has eight digits and a newline: 64 MiB. In a microVM a guest kernel may be interpreted that copies a few bytes per microsecond, several times;
+    // these 8 MiB are more than a hundred times what is on the way there, too.
+    let lines: u32 = if oci.is_vm() { 932_068 } else { 7_456_541 };
+    const FIRST: u32 = 10_000_000;
+    let containerd = Containerd::new(oci);
+    let script = format!(
+        "until [ -e /go ]; do sleep 0.1; done; seq {FIRST} {}; touch /written; exit 3",
+        FIRST + lines - 1
+    );
+    containerd.detached(&[], "writer", &script);
+    let shim = containerd.shim("writer");
+    let asked = StateRequest { id: "writer".into(), ..StateRequest::default() };
+    let state = shim.state(&asked).unwrap();
+    let mut reader = Patient(oci, open_waiting(&state.stdout));
+    let processes = [containerd.shim_pid("writer"), containerd.task("writer").unwrap().0];
+    let memory = || processes.map(own_memory);
+    containerd.exec("go", "writer", "touch /go").assert_code(0);
+    // A pipe holds 64 KiB, which may not be full to the last byte.
+    oci.wait("a full fifo", || waiting(&reader.1) > 60_000);
+    let blocked = containerd.exec("look", "writer", "[ -e /written ]");
+    assert_eq!(blocked.code(), 1, "more than a pipe is written: {blocked}");
+    let before = memory();
+    let mut most = before;
+    let mut reader = BufReader::with_capacity(1 << 16, &mut reader);
+    let mut line = String::new();
+    for number in FIRST..FIRST + lines {
+        line.clear();
+        reader.read_line(&mut line).unwrap();
+        assert_eq!(line.trim_end().parse(), Ok(number), "{line:?}");
+        if number % 100_000 == 0 {
+            most = [0, 1].map(|at| most[at].max(memory()[at]));
+        }
+    }
+    containerd.wait_for_state("writer", "STOPPED");
+    assert_eq!(reader.read_line(&mut line).unwrap(), 0, "{line:?}");
+    let grown = [0, 1].map(|at| most[at] - before[at]);
+    println!("grown by {grown:?} KiB from {before:?} KiB");
+    if oci.is_bulkhead() {
+        assert!(grown.iter().all(|grown| *grown < 1024), "{grown:?} KiB from {before:?} KiB");
+    }
+    let removed = containerd.run(&["task", "rm", "writer"]);
+    assert!(removed.error_text().contains("exit code 3"), "{removed}");
+    containerd.text(&["container", "rm", "writer"]);
+}
+
+/// A fifo's reading end that does not wait for a writer.
+fn open_waiting(path: &str) -> File {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).unwrap().into()
+}
+
+/// Bytes that are there to be read.
+fn waiting(fifo: &File) -> u64 {
+    rustix::io::ioctl_fionread(fifo).unwrap()
+}
+
+/// Waits for what is not there yet, as long as anything in a test.
+struct Patient<'a>(&'a Oci, File);
+
+impl Read for Patient<'_> {
+    fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
+        let Self(oci, file) = self;
+        oci.wait("more output", || {
+            let mut fds = [PollFd::new(file, PollFlags::IN)];
+            poll(&mut fds, Some(&Timespec { tv_sec: 1, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
+        });
+        file.read(space)
+    }
 }
