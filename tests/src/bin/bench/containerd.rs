@@ -11,7 +11,7 @@ use bulkhead_tests::harness::{
 
 use super::{
     Reason,
-    proc::{children, rollup, vmm_of},
+    proc::{children, parent, rollup, vmm_of},
     report::{Report, Unit, quantile},
 };
 
@@ -33,10 +33,11 @@ pub(crate) fn measure(report: &mut Report, runs: u16) {
     }
     let oci = Oci::with(Peer::Bulkhead(Isolation::Vm));
     let mut containerd = Containerd::new(&oci);
-    if let Err(reason) = starts(report, &containerd, runs) {
+    let able = able(report, &containerd);
+    if let Err(reason) = starts(report, &containerd, &able, runs) {
         return report.fail("ctr run --rm", &reason);
     }
-    for (peer, name) in RUNTIMES {
+    for (peer, name) in able {
         if let Err(reason) = memory(report, &containerd, peer, name) {
             report.fail(name, &reason);
         }
@@ -49,25 +50,52 @@ pub(crate) fn measure(report: &mut Report, runs: u16) {
     }
 }
 
-fn starts(report: &mut Report, containerd: &Containerd<'_>, runs: u16) -> Result<(), Reason> {
-    let mut samples = RUNTIMES.map(|_| Vec::new());
-    // The first of each is not counted: it finds nothing in memory.
-    for run in 0..=runs {
-        for (number, (peer, name)) in RUNTIMES.iter().enumerate() {
-            let id = format!("start-{number}-{run}");
-            let command = containerd.run_with(*peer, &["--rm"], &id, &["true"]);
-            let begin = Instant::now();
-            let outcome = containerd.oci.run_command(command);
-            let took = begin.elapsed().as_secs_f64() * 1e3;
-            if !outcome.status.success() {
-                return Err(format!("{name}: {outcome}"));
-            }
-            if run > 0 {
-                samples[number].push(took);
-            }
+/// The runtimes that work on this host, after a start that is not counted: it finds nothing in memory.
+fn able(report: &mut Report, containerd: &Containerd<'_>) -> Vec<(Peer, &'static str)> {
+    let mut able = RUNTIMES.to_vec();
+    able.retain(|(peer, name)| match once(containerd, *peer, "first") {
+        Ok(_) => true,
+        Err(reason) if matches!(peer, Peer::Bulkhead(_)) => {
+            report.fail(name, &reason);
+            false
+        }
+        Err(reason) => {
+            report.note(name, &format!("does not run on this host: {reason}"));
+            false
+        }
+    });
+    able
+}
+
+/// Milliseconds of a whole life.
+fn once(containerd: &Containerd<'_>, peer: Peer, id: &str) -> Result<f64, Reason> {
+    let command = containerd.run_with(peer, &["--rm"], id, &["true"]);
+    let begin = Instant::now();
+    let outcome = containerd.oci.run_command(command);
+    let took = begin.elapsed().as_secs_f64() * 1e3;
+    if outcome.status.success() {
+        return Ok(took);
+    }
+    containerd.run(&["container", "rm", id]);
+    let text = outcome.error_text();
+    let last = text.lines().rfind(|line| !line.is_empty()).unwrap_or_default();
+    Err(format!("ctr run: {}: {last}", outcome.status))
+}
+
+fn starts(
+    report: &mut Report,
+    containerd: &Containerd<'_>,
+    able: &[(Peer, &str)],
+    runs: u16,
+) -> Result<(), Reason> {
+    let mut samples = vec![Vec::new(); able.len()];
+    for run in 1..=runs {
+        for ((peer, name), samples) in able.iter().zip(&mut samples) {
+            let took = once(containerd, *peer, &format!("start-{run}"));
+            samples.push(took.map_err(|reason| format!("{name}: {reason}"))?);
         }
     }
-    for ((_, name), samples) in RUNTIMES.iter().zip(samples) {
+    for ((_, name), samples) in able.iter().zip(samples) {
         let how = "`ctr run --rm busybox true` from its start to its end, the runtimes in turns";
         report.add(&format!("ctr run --rm: {name}, p50"), Unit::Milliseconds, &samples, how);
         let figure = format!("ctr run --rm: {name}, p99");
@@ -91,7 +119,7 @@ fn pod(report: &mut Report, containerd: &Containerd<'_>) -> Result<(), Reason> {
         detached_with(containerd, peer, &options, id)
     };
     start("pod", "sandbox")?;
-    let shim = containerd.shim_pid("pod");
+    let (_, shim) = processes(containerd, "pod")?;
     let alone = family(shim)?;
     let how = "proportional memory of its shim, monitor and VMM with the guest; its program sleeps";
     report.add("a pod in a microVM", Unit::Kib, &[alone], how);
@@ -105,6 +133,12 @@ fn pod(report: &mut Report, containerd: &Containerd<'_>) -> Result<(), Reason> {
     members.iter().for_each(|id| containerd.remove(id));
     containerd.remove("pod");
     Ok(())
+}
+
+/// The process of a container's task, and its shim, which adopts it.
+fn processes(containerd: &Containerd<'_>, id: &str) -> Result<(u32, u32), Reason> {
+    let (pid, _) = containerd.task(id).ok_or("its task is not there")?;
+    Ok((pid, parent(pid)?))
 }
 
 /// KiB that a process and all below it take, with their parts of what they share.
@@ -124,8 +158,7 @@ fn memory(
 ) -> Result<(), Reason> {
     let id = "memory";
     detached(containerd, peer, id)?;
-    let (pid, _) = containerd.task(id).ok_or("its task is not there")?;
-    let shim = containerd.shim_pid(id);
+    let (pid, shim) = processes(containerd, id)?;
     let how = "its program sleeps; /proc/PID/smaps_rollup";
     let figure = |what: &str| format!("{what}: {name}");
     report.add(&figure("shim's resident memory"), Unit::Kib, &[rollup(shim, "Rss")?], how);

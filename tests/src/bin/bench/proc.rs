@@ -13,6 +13,14 @@ pub(crate) fn rollup(pid: u32, field: &str) -> Result<f64, Reason> {
     number.ok_or_else(|| format!("{path} has no {field}"))
 }
 
+/// A process's parent.
+pub(crate) fn parent(pid: u32) -> Result<u32, Reason> {
+    let path = format!("/proc/{pid}/status");
+    let text = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+    let number = text.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok());
+    number.ok_or_else(|| format!("{path} has no PPid"))
+}
+
 /// The VMM of a monitor, its only child.
 pub(crate) fn vmm_of(monitor: u32) -> Result<u32, Reason> {
     Ok(*children(monitor)?.first().ok_or("the monitor has no VMM")?)
