@@ -96,6 +96,7 @@ impl Monitor<'_> {
         self.write_timeline();
         let ended = Ended { status, oom_killed };
         place::write(self.files, ENDED, &ended);
+        self.relays.expect_rest();
         self.main.phase = Phase::Ending(Ending::new(status, written));
     }
 

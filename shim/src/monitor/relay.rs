@@ -46,7 +46,7 @@ struct Output {
     copied: AtomicU64,
     /// It waits for this process's side.
     writes: AtomicBool,
-    /// When it last got something (`CLOCK_MONOTONIC`, nanoseconds).
+    /// When it last got something, or was to get what is left (`CLOCK_MONOTONIC`, nanoseconds).
     last: AtomicU64,
 }
 
@@ -110,6 +110,12 @@ impl Relays {
             output.ended.store(true, Ordering::Release);
             let _ = rustix::io::write(&*wake, &1_u64.to_ne_bytes());
         })
+    }
+
+    /// The process has ended: the guest has from now on to send what is left, however long ago it sent something.
+    pub(crate) fn expect_rest(&self) {
+        let now = timeline::now();
+        self.outputs.iter().for_each(|output| output.last.store(now, Ordering::Relaxed));
     }
 
     /// Whether all that the process has `written` to its streams has gone on, or those have ended, or the guest has sent
@@ -236,6 +242,19 @@ mod tests {
         relays.output(0, ours, forever(File::create("/dev/null").unwrap())).unwrap();
         assert!(!relays.drained([1; 2], Duration::from_secs(3600)));
         until(&relays, u64::MAX, Duration::from_millis(5));
+    }
+
+    #[test]
+    fn the_last_words_after_a_long_silence_are_waited_for() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let mut relays = Relays::new().unwrap();
+        relays.output(0, ours, forever(File::create("/dev/null").unwrap())).unwrap();
+        // As if it had been silent as long as the host runs.
+        relays.outputs[0].last.store(0, Ordering::Relaxed);
+        let quiet = Duration::from_nanos(timeline::now() / 2);
+        assert!(relays.drained([1; 2], quiet));
+        relays.expect_rest();
+        assert!(!relays.drained([1; 2], quiet));
     }
 
     #[test]

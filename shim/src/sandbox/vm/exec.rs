@@ -161,6 +161,9 @@ impl Proxy {
             }
             if heard {
                 self.hear();
+                if !ended && self.ended.is_some() {
+                    relays.expect_rest();
+                }
             }
         }
     }
