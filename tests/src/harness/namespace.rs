@@ -5,7 +5,7 @@ use std::{
     fs::File,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    os::fd::AsFd,
+    os::fd::{AsFd, AsRawFd},
     process::{Child, Command, Stdio},
     thread,
     time::Duration,
@@ -92,6 +92,35 @@ impl Namespace {
             body()
         };
         thread::spawn(body).join().expect("no panic")
+    }
+
+    /// How many programs the kernel asks for the sockets of its connections (bpf(2), `BPF_PROG_QUERY`).
+    ///
+    /// # Panics
+    /// The kernel has none of this kind, or does not tell.
+    #[must_use]
+    pub fn socket_programs(&self) -> u32 {
+        /// The part of `union bpf_attr` that the command reads and writes.
+        #[repr(C)]
+        struct Query {
+            target: u32,
+            kind: u32,
+            flags: [u32; 2],
+            ids: u64,
+            count: [u32; 2],
+        }
+        const QUERY: libc::c_long = 16;
+        /// `BPF_SK_LOOKUP`.
+        const SOCKETS: u32 = 36;
+        let file = File::open(self.path()).expect("the namespace");
+        let target = file.as_raw_fd().cast_unsigned();
+        let mut query = Query { target, kind: SOCKETS, flags: [0; 2], ids: 0, count: [0; 2] };
+        // SAFETY: the structure is as long as is said and outlives the call, which writes nothing else: there is no room for ids.
+        let done = unsafe {
+            libc::syscall(libc::SYS_bpf, QUERY, &raw mut query, std::mem::size_of::<Query>())
+        };
+        assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+        query.count[0]
     }
 
     /// A file that a container serves, asked for at this address.

@@ -1,11 +1,14 @@
 //! Ends that nobody wished for.
 
+use std::{collections::BTreeSet, path::PathBuf};
+
 use bulkhead_tests::harness::{
+    Namespace,
     oci::{Isolation, Oci, on},
     signal_process,
 };
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Pod, SANDBOX};
 
@@ -62,8 +65,78 @@ fn whoever_is_killed_leaves_nothing_that_delete_does_not_remove() {
             assert_eq!(oci.status(id), "stopped");
             oci.run(&["delete", id]).assert_code(0);
         }
-        assert!(std::process::Command::new("umount").arg(&pod.shm).status().unwrap().success());
+        pod.unmount();
     });
+}
+
+/// A network of a pod's own, and its other end.
+fn network(config: &mut Value, namespace: &Namespace) {
+    let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.retain(|one| one["type"] != "network");
+    namespaces.push(json!({ "type": "network", "path": namespace.path() }));
+}
+
+#[test]
+fn a_killed_monitor_leaves_nothing_in_its_network_and_other_pods_alone() {
+    on(Isolation::Vm, |oci| {
+        let address = "ip address add 10.92.6.5/24 dev eth0; ip link set eth0 up";
+        let [near, _far] = Namespace::pair(address);
+        let [other_near, _other_far] = Namespace::pair(address);
+        let other = Pod::named(oci, "other", |config| network(config, &other_near));
+        let before = Held::of(oci, &near);
+        let pod = Pod::start(oci, |config| network(config, &near));
+        let mut bundle = pod.bundle("one");
+        bundle.sh(WAITS);
+        oci.create_and_start("one", &bundle);
+        oci.wait_for_output("one", "runs");
+        let one = oci.pid("one");
+        for namespace in [&near, &other_near] {
+            oci.wait("a program for the loopback", || namespace.socket_programs() == 1);
+            let held = Held::of(oci, namespace);
+            assert!(held.interfaces.contains("bulkhead eth0"), "{held:?}");
+            assert!(held.disciplines.contains("ingress"), "{held:?}");
+        }
+        let of_other = Held::of(oci, &other_near);
+        signal_process(pod.pid, Signal::KILL);
+        assert_eq!((oci.exit_code(pod.pid), oci.exit_code(one)), (137, 137));
+        // This much goes with the monitor, whoever is told of its end.
+        oci.wait("the end of its processes and programs", || {
+            let now = Held::of(oci, &near);
+            now.processes.is_subset(&before.processes) && near.socket_programs() == 0
+        });
+        for id in ["one", SANDBOX] {
+            oci.run(&["delete", id]).assert_code(0);
+        }
+        assert_eq!(Held::of(oci, &near), before);
+        // The other one has noticed nothing.
+        let now = Held::of(oci, &other_near);
+        assert_eq!((now.interfaces, now.disciplines), (of_other.interfaces, of_other.disciplines));
+        assert_eq!(other_near.socket_programs(), 1);
+        assert_eq!(other.exec("other", "ip -o address show dev eth0 | grep -c 10.92.6.5"), "1");
+        pod.unmount();
+        other.end();
+        assert_eq!(other_near.socket_programs(), 0);
+    });
+}
+
+/// What there is of the test's on the host and in a network namespace.
+#[derive(Debug, PartialEq, Eq)]
+struct Held {
+    processes: BTreeSet<u32>,
+    cgroups: BTreeSet<PathBuf>,
+    interfaces: String,
+    disciplines: String,
+}
+
+impl Held {
+    fn of(oci: &Oci, namespace: &Namespace) -> Self {
+        Self {
+            processes: oci.processes().into_iter().collect(),
+            cgroups: oci.cgroups().into_iter().collect(),
+            interfaces: namespace.text("ip -details -o link show"),
+            disciplines: namespace.text("tc qdisc show"),
+        }
+    }
 }
 
 #[test]

@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 /// A pod: its sandbox runs.
 struct Pod<'a> {
     oci: &'a Oci,
+    /// The sandbox's id.
+    id: &'static str,
     /// The sandbox's process on the host.
     pid: u32,
     /// What is `/dev/shm` of all its containers, a tmpfs of the host.
@@ -24,24 +26,29 @@ const SANDBOX: &str = "pause";
 impl<'a> Pod<'a> {
     /// Makes and starts the sandbox, which waits; `change` may change its configuration.
     fn start(oci: &'a Oci, change: impl FnOnce(&mut Value)) -> Self {
-        let shm = oci.path("shm");
+        Self::named(oci, SANDBOX, change)
+    }
+
+    /// The same with another sandbox's id.
+    fn named(oci: &'a Oci, id: &'static str, change: impl FnOnce(&mut Value)) -> Self {
+        let shm = oci.path(&format!("shm-{id}"));
         fs::create_dir_all(&shm).unwrap();
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", "mode=1777,size=1m", "shm"])
             .arg(&shm)
             .status();
         assert!(mounted.unwrap().success());
-        let mut bundle = oci.bundle(SANDBOX);
+        let mut bundle = oci.bundle(id);
         bundle.sh("trap 'exit 0' TERM; echo sandbox runs; while :; do sleep 1000 & wait; done");
         bundle.config["hostname"] = json!("the-pod");
         bundle.config["annotations"] = json!({
             "io.kubernetes.cri.container-type": "sandbox",
-            "io.kubernetes.cri.sandbox-id": SANDBOX,
+            "io.kubernetes.cri.sandbox-id": id,
         });
         share_memory(&mut bundle, &shm);
         change(&mut bundle.config);
-        oci.create_and_start(SANDBOX, &bundle);
-        Self { oci, pid: oci.pid(SANDBOX), shm }
+        oci.create_and_start(id, &bundle);
+        Self { oci, id, pid: oci.pid(id), shm }
     }
 
     /// A container's bundle that joins the pod, as containerd writes it.
@@ -54,7 +61,7 @@ impl<'a> Pod<'a> {
         bundle.config.as_object_mut().unwrap().remove("hostname");
         bundle.config["annotations"] = json!({
             "io.kubernetes.cri.container-type": "container",
-            "io.kubernetes.cri.sandbox-id": SANDBOX,
+            "io.kubernetes.cri.sandbox-id": self.id,
             "io.kubernetes.cri.container-name": name,
         });
         share_memory(&mut bundle, &self.shm);
@@ -71,9 +78,15 @@ impl<'a> Pod<'a> {
     /// Stops the sandbox and removes it.
     #[track_caller]
     fn end(self) {
-        self.oci.run(&["kill", SANDBOX, "KILL"]).assert_code(0);
+        self.oci.run(&["kill", self.id, "KILL"]).assert_code(0);
         assert_eq!(self.oci.exit_code(self.pid), 137);
-        self.oci.run(&["delete", SANDBOX]).assert_code(0);
+        self.oci.run(&["delete", self.id]).assert_code(0);
+        self.unmount();
+    }
+
+    /// Lets go of its memory.
+    #[track_caller]
+    fn unmount(&self) {
         assert!(Command::new("umount").arg(&self.shm).status().unwrap().success());
     }
 }
