@@ -67,6 +67,9 @@ pub enum WalkError {
     /// A file system that does not say when files were made.
     #[error("its file system tells no birth times, so that a later snapshot could be taken for it")]
     NoBirthTime,
+    /// A file of a mounted image that is compressed, or in pieces.
+    #[error("\"{0}\" does not lie in one piece in the file that is mounted")]
+    Scattered(String),
     /// An entry, or all of them together, is beyond what an image may have.
     #[error(transparent)]
     Layer(#[from] LayerError),

@@ -4,6 +4,8 @@
 //! an overlay become one disk. Overlayfs's whiteouts and opaque directories hide here what they hide there. Layers are shared by all
 //! overlays that have the directory, disks by all that have the same directories.
 //!
+//! A directory on which an EROFS file is mounted gives a layer without data of its own: the file is its data blob, and stays where it is.
+//!
 //! # What is found again
 //! A layer is named by the [stamp](stamp) of its directory, a disk by its layers' names. Making one holds locks, as an import does: of many processes one
 //! reads, the others wait. A process that is killed leaves nothing that counts.
@@ -17,6 +19,7 @@
 //! their content) refuse the directory.
 
 mod error;
+mod image;
 mod marks;
 mod open;
 mod stamp;
@@ -25,12 +28,15 @@ mod walk;
 
 use std::{
     fs, io,
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::fs::symlink},
     path::{Path, PathBuf},
 };
 
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+
+use image::Image;
+use walk::Contents;
 
 pub use error::{SnapshotError, WalkError};
 pub use marks::Marks;
@@ -38,7 +44,7 @@ pub use upper::Upper;
 
 use crate::{
     Digest, LayerError, Store, StoreError,
-    layer::{DATA, INDEX},
+    layer::{DATA, INDEX, LayerIndex},
     limits,
     store::{ComposeError, Layers, compose, entries, sync_directory, write_durable},
 };
@@ -47,7 +53,7 @@ const METADATA: &str = "metadata";
 const ROOT: &str = "root.json";
 const SOURCE: &str = "source.json";
 
-/// Of which directory a layer is.
+/// Of which directory, or of which mounted file, a layer is.
 #[derive(Debug, Serialize, Deserialize)]
 struct Source {
     path: PathBuf,
@@ -67,13 +73,19 @@ struct Root {
 struct Directory<'d> {
     path: &'d Path,
     file: OwnedFd,
+    /// The file that is mounted on it.
+    image: Option<Image>,
     stamp: Digest,
 }
 
-/// Whether [`disk`] can be asked for this directory: it is there, and its file system says when files were made.
+/// Whether [`disk`] can be asked for this directory: it is there, and its file system says when files were made, or that of the EROFS file that is mounted on it.
 #[must_use]
 pub fn is_known(path: &Path) -> bool {
-    let look = open::root(path).and_then(|directory| open::look(&directory, c""));
+    let Ok(directory) = open::root(path) else { return false };
+    let look = match Image::mounted(&directory) {
+        Some(image) => open::look(&image.file, c""),
+        None => open::look(&directory, c""),
+    };
     look.is_ok_and(|look| stamp::tells_birth(&look))
 }
 
@@ -148,8 +160,33 @@ impl<'d> Directory<'d> {
     fn open(path: &'d Path, marks: Marks) -> Result<Self, SnapshotError> {
         let failed = |source| SnapshotError::Directory { path: path.into(), source };
         let file = open::root(path).map_err(|errno| failed(WalkError::read(".".into(), errno)))?;
-        let stamp = stamp::of(&file, marks).map_err(failed)?;
-        Ok(Self { path, file, stamp })
+        let image = Image::mounted(&file);
+        let mut directory = Self { path, file, image, stamp: Digest::of(b"") };
+        directory.stamp = directory.stamp_now(marks).map_err(failed)?;
+        Ok(directory)
+    }
+
+    fn stamp_now(&self, marks: Marks) -> Result<Digest, WalkError> {
+        match &self.image {
+            Some(image) => stamp::of_image(image, marks),
+            None => stamp::of(&self.file, marks),
+        }
+    }
+
+    /// Reads it; its data blob is made in `work`.
+    fn read(&self, marks: Marks, work: &Path) -> Result<LayerIndex, WalkError> {
+        let data = work.join(DATA);
+        if let Some(image) = &self.image {
+            match walk::layer(&self.file, marks, Contents::Placed(image)) {
+                Err(WalkError::Scattered(_)) => {}
+                index => {
+                    symlink(&image.path, data).map_err(LayerError::Write)?;
+                    return index;
+                }
+            }
+        }
+        let data = fs::File::create_new(data).map_err(LayerError::Write)?;
+        walk::layer(&self.file, marks, Contents::copied(data))
     }
 
     /// Makes a layer of it, unless the store has it.
@@ -164,14 +201,13 @@ impl<'d> Directory<'d> {
         }
         let failed = |source| SnapshotError::Directory { path: self.path.into(), source };
         let work = store.temporary()?;
-        let data = fs::File::create_new(work.path().join(DATA))
-            .map_err(|error| failed(LayerError::Write(error).into()))?;
-        let index = walk::layer(&self.file, marks, data).map_err(failed)?;
+        let index = self.read(marks, work.path()).map_err(failed)?;
         // Whatever was changed before it was read, or behind the reader's back, is of another directory.
-        if stamp::of(&self.file, marks).map_err(failed)? != self.stamp {
+        if self.stamp_now(marks).map_err(failed)? != self.stamp {
             return Err(failed(WalkError::Changed(".".into())));
         }
-        let source = Source { path: self.path.into(), marks };
+        let path_of = self.image.as_ref().map_or(self.path, |image| &image.path);
+        let source = Source { path: path_of.into(), marks };
         let publish = || {
             index.write(&work.path().join(INDEX))?;
             write_durable(&work.path().join(SOURCE), &serde_json::to_vec(&source)?)?;
@@ -228,13 +264,16 @@ impl Store {
 fn has_source(_store: &Store, layer: &Path) -> bool {
     let read = || serde_json::from_slice(&fs::read(layer.join(SOURCE)).ok()?).ok();
     let Some(Source { path, marks }) = read() else { return false };
-    let directory = match open::root(&path) {
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return false,
+    let stamp = match open::root(&path) {
+        Ok(directory) => stamp::of(&directory, marks),
+        Err(Errno::NOTDIR) => match Image::open(&path) {
+            Ok(image) => stamp::of_image(&image, marks),
+            Err(_) => return false,
+        },
+        Err(Errno::NOENT | Errno::LOOP) => return false,
         Err(_) => return true,
-        Ok(directory) => directory,
     };
-    stamp::of(&directory, marks)
-        .map_or(true, |stamp| layer.file_name().is_some_and(|name| name == stamp.hex().as_str()))
+    stamp.map_or(true, |stamp| layer.file_name().is_some_and(|name| name == stamp.hex().as_str()))
 }
 
 fn has_layers(store: &Store, root: &Path) -> bool {

@@ -11,6 +11,8 @@
 //! A lower directory of an overlay is of a committed snapshot, which containerd never writes to again. An administrator who edits a file deep in one all
 //! the same does what overlayfs calls undefined, and only a change that shows in the stamp is seen.
 //!
+//! A directory on which an EROFS file is mounted is as old as that file, which has the same stamp wherever it is mounted: file system, inode, times, size.
+//!
 //! Whatever is in doubt is made anew: another device number after a restart, other times. A file system without birth times is refused.
 
 use std::os::fd::OwnedFd;
@@ -21,6 +23,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     Marks, WalkError,
+    image::Image,
     open::{self, Listing},
 };
 use crate::{Digest, limits, path::display};
@@ -35,19 +38,8 @@ pub(super) fn of(root: &OwnedFd, marks: Marks) -> Result<Digest, WalkError> {
     if !tells_birth(&look) {
         return Err(WalkError::NoBirthTime);
     }
-    let file_system = rustix::fs::fstatvfs(root).map_err(failed)?;
-    let mut hasher = Sha256::new();
-    hasher.update(format!(
-        "{VERSION} {}\n{}:{} {:x} {} {} {}\n",
-        marks.name(),
-        look.stx_dev_major,
-        look.stx_dev_minor,
-        file_system.f_fsid,
-        time(&look.stx_btime),
-        look.stx_uid,
-        look.stx_gid,
-    ));
-    add(&look, &mut hasher);
+    let file_system = rustix::fs::fstatvfs(root).map_err(failed)?.f_fsid;
+    let mut hasher = begin(marks, &look, file_system);
     // Too large a directory is refused when it is read.
     if let Listing::Names(names) = open::list(root, limits::LAYER_ENTRIES).map_err(failed)? {
         for name in names {
@@ -58,6 +50,33 @@ pub(super) fn of(root: &OwnedFd, marks: Marks) -> Result<Digest, WalkError> {
         }
     }
     Ok(Digest::finish(hasher))
+}
+
+/// The stamp of a directory that is a mounted file.
+pub(super) fn of_image(image: &Image, marks: Marks) -> Result<Digest, WalkError> {
+    let failed = |errno| WalkError::read(".".into(), errno);
+    let look = open::look(&image.file, c"").map_err(failed)?;
+    if !tells_birth(&look) {
+        return Err(WalkError::NoBirthTime);
+    }
+    let file_system = rustix::fs::fstatvfs(&image.file).map_err(failed)?.f_fsid;
+    // Its mode tells it from a directory.
+    Ok(Digest::finish(begin(marks, &look, file_system)))
+}
+
+fn begin(marks: Marks, look: &Statx, file_system: u64) -> Sha256 {
+    let mut hasher = Sha256::new();
+    hasher.update(format!(
+        "{VERSION} {}\n{}:{} {file_system:x} {} {} {}\n",
+        marks.name(),
+        look.stx_dev_major,
+        look.stx_dev_minor,
+        time(&look.stx_btime),
+        look.stx_uid,
+        look.stx_gid,
+    ));
+    add(look, &mut hasher);
+    hasher
 }
 
 /// Whether the file system of a directory says when it was made.

@@ -20,6 +20,7 @@ use rustix::{
 
 use super::{
     Marks, WalkError,
+    image::Image,
     marks::{Of, Reader, is_whiteout},
     open::{self, Listing},
 };
@@ -36,8 +37,27 @@ use crate::{
 /// Bytes read at once.
 const BUFFER: usize = 256 << 10;
 
-/// Reads everything in `root`; the contents of files go to `data`.
-pub(super) fn layer(root: &OwnedFd, marks: Marks, data: File) -> Result<LayerIndex, WalkError> {
+/// Where the contents of files are, or go.
+pub(super) enum Contents<'c> {
+    /// They are written there.
+    Copied(DataWriter, Vec<u8>),
+    /// They are in the file that is mounted on the directory.
+    Placed(&'c Image),
+}
+
+impl Contents<'_> {
+    /// They are written to `data`.
+    pub(super) fn copied(data: File) -> Self {
+        Self::Copied(DataWriter::new(data), vec![0; BUFFER])
+    }
+}
+
+/// Reads everything in `root`.
+pub(super) fn layer(
+    root: &OwnedFd,
+    marks: Marks,
+    contents: Contents<'_>,
+) -> Result<LayerIndex, WalkError> {
     let look = open::look(root, c"").map_err(|errno| WalkError::read(".".into(), errno))?;
     let mut walk = Walk {
         root,
@@ -46,16 +66,18 @@ pub(super) fn layer(root: &OwnedFd, marks: Marks, data: File) -> Result<LayerInd
         files: HashMap::new(),
         todo: Vec::new(),
         metadata: 0,
-        data: DataWriter::new(data),
+        contents,
         xattrs: Reader::new(marks),
-        buffer: vec![0; BUFFER],
     };
     walk.add(0, CString::default(), NodeKind::Implied)?;
     walk.todo.push((0, look));
     while let Some((node, look)) = walk.todo.pop() {
         walk.directory(node, &look)?;
     }
-    let data_blocks = walk.data.finish().map_err(LayerError::Write)?;
+    let data_blocks = match walk.contents {
+        Contents::Copied(data, _) => data.finish().map_err(LayerError::Write)?,
+        Contents::Placed(image) => image.blocks,
+    };
     Ok(LayerIndex { data_blocks, nodes: walk.nodes })
 }
 
@@ -68,9 +90,8 @@ struct Walk<'w> {
     /// Directories that are not read yet.
     todo: Vec<(u32, Statx)>,
     metadata: usize,
-    data: DataWriter,
+    contents: Contents<'w>,
     xattrs: Reader,
-    buffer: Vec<u8>,
 }
 
 /// What a name is, and bytes of memory that it takes beyond its name.
@@ -204,7 +225,16 @@ impl Walk<'_> {
     ) -> Result<Content, WalkError> {
         let size = look.stx_size;
         let wrong = |source| refused(entry(), source);
-        let mut to = self.data.file(size).map_err(wrong)?;
+        let (data, buffer) = match &mut self.contents {
+            Contents::Copied(data, buffer) => (data, buffer),
+            Contents::Placed(_) if size == 0 => return Ok(Content { size, map: Map::Flat(0) }),
+            Contents::Placed(image) => {
+                let first = image.place(file.as_fd(), size);
+                let first = first.ok_or_else(|| WalkError::Scattered(entry()))?;
+                return Ok(Content { size, map: Map::Flat(first) });
+            }
+        };
+        let mut to = data.file(size).map_err(wrong)?;
         // A full file is not asked where its holes are.
         let sparse = look.stx_blocks.saturating_mul(512) < size;
         let mut at = 0;
@@ -222,8 +252,8 @@ impl Walk<'_> {
                 to.hole_until(at).map_err(wrong)?;
             }
             while at < end {
-                let most = usize::try_from(end - at).unwrap_or(usize::MAX).min(self.buffer.len());
-                let room = self.buffer.get_mut(..most).unwrap_or_default();
+                let most = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
+                let room = buffer.get_mut(..most).unwrap_or_default();
                 let count = match file.read_at(room, at) {
                     Ok(0) => return Err(WalkError::Changed(entry())),
                     Ok(count) => count,

@@ -112,6 +112,11 @@ impl Mounted {
         Self { dir }
     }
 
+    /// A directory for the caller to mount on.
+    pub fn nothing() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
     pub fn path(&self) -> &Path {
         self.dir.path()
     }

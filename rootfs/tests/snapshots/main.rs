@@ -7,6 +7,8 @@
     reason = "helpers of tests are tests too"
 )]
 
+mod layers;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::{
