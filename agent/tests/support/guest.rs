@@ -55,6 +55,7 @@ impl Guest {
             name: "root".to_owned(),
             path: path.to_owned(),
             read_only: false,
+            sealed: false,
         };
         let root = Share {
             tag: "root".to_owned(),

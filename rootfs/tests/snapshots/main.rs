@@ -500,17 +500,6 @@ fn what_cannot_be_a_layer_is_refused_by_name() {
     assert!(done.success());
     refused(&mounted, &["\"point\"", "another file system"]);
     Command::new("umount").arg(mounted.join("point")).status().unwrap();
-    // Its inodes are numbered alike in every image, and their times are the image's.
-    let stack = {
-        let mut stack = Stack::new();
-        stack.push(|root| fs::write(root.join("file"), "x").unwrap());
-        stack
-    };
-    let disk = stack.dir.path().join("disk");
-    join(&stack.disk(&fixture.store), &disk);
-    let erofs = Mounted::new(&disk, "erofs", "ro,loop");
-    assert!(!snapshot::is_known(erofs.path()) && snapshot::is_known(stack.dir.path()));
-    refused(erofs.path(), &["no birth times"]);
 }
 
 #[test]

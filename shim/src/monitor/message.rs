@@ -66,6 +66,8 @@ pub(crate) struct JoinEntry {
     pub(crate) name: String,
     /// Nothing is changed through it.
     pub(crate) read_only: bool,
+    /// Its own directory stays as it is.
+    pub(crate) sealed: bool,
 }
 
 /// A request.

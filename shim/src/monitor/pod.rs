@@ -233,6 +233,7 @@ impl Monitor<'_> {
             share: entry.share.clone(),
             name: entry.name.clone(),
             read_only: entry.read_only,
+            sealed: entry.sealed,
         }));
         let slots: Vec<_> = media.iter().map(Medium::slot).collect();
         let number = self.insert(media, &fds)?;

@@ -221,7 +221,8 @@ mod tests {
     }
 
     fn share(tag: &str) -> Share {
-        let entry = ShareEntry { name: "x".into(), path: "/x".into(), read_only: true };
+        let entry =
+            ShareEntry { name: "x".into(), path: "/x".into(), read_only: true, sealed: false };
         Share { tag: tag.into(), cache: Cache::None, entries: vec![entry] }
     }
 

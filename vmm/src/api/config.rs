@@ -122,6 +122,9 @@ pub struct ShareEntry {
     /// The host's kernel refuses every change (`EROFS`).
     #[serde(default)]
     pub read_only: bool,
+    /// Of the directory itself nothing is changed, and nothing is found in it but directories; what is in those can be written.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sealed: bool,
 }
 
 /// How long a guest may believe what it has seen of a share.

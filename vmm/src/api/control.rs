@@ -70,6 +70,9 @@ pub enum Medium {
         name: String,
         /// Nothing is changed through it. The mount must be read-only.
         read_only: bool,
+        /// As [`ShareEntry::sealed`](super::ShareEntry::sealed).
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        sealed: bool,
     },
 }
 

@@ -86,8 +86,12 @@ mod tests {
     use crate::api::{Cache, ShareEntry};
 
     fn share(tag: &str, names: &[&str]) -> Share {
-        let entry =
-            |name: &&str| ShareEntry { name: (*name).into(), path: "/".into(), read_only: true };
+        let entry = |name: &&str| ShareEntry {
+            name: (*name).into(),
+            path: "/".into(),
+            read_only: true,
+            sealed: false,
+        };
         let entries = names.iter().map(entry).collect();
         Share { tag: tag.to_owned(), cache: Cache::Auto, entries }
     }

@@ -61,6 +61,7 @@ fn the_owner_gives_media_and_takes_them() {
         share: share.into(),
         name: name.into(),
         read_only: false,
+        sealed: false,
     };
     let all = || vec![disk("image", 2), entry("root", "a"), disk("writable", 1)];
     for (media, files, word) in [

@@ -66,7 +66,7 @@ impl Drop for Host {
 }
 
 fn entry(name: &str, path: PathBuf, read_only: bool) -> ShareEntry {
-    ShareEntry { name: name.to_owned(), path, read_only }
+    ShareEntry { name: name.to_owned(), path, read_only, sealed: false }
 }
 
 fn shares(host: &Host, memory: &Path) -> Vec<Share> {

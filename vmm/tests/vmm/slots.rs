@@ -72,7 +72,12 @@ impl Place {
         }
         fs::create_dir(self.path("rw")).unwrap();
         fs::write(self.path("rw/hello"), word).unwrap();
-        let entry = ShareEntry { name: "rw".into(), path: self.path("rw"), read_only: false };
+        let entry = ShareEntry {
+            name: "rw".into(),
+            path: self.path("rw"),
+            read_only: false,
+            sealed: false,
+        };
         config.shares[0].entries = vec![entry];
     }
 

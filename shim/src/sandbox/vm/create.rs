@@ -182,10 +182,11 @@ fn plan(create: &Create<'_>, settings: &Settings, requested: u64) -> Result<Plan
         guest.keep_root()?;
     }
     if let Some(snapshot) = snapshot {
-        guest.shares.insert(
-            0,
-            rewrite::root_share(&role.name(SNAPSHOT_NAME), &snapshot, false, &ThisHost)?,
-        );
+        let name = role.name(SNAPSHOT_NAME);
+        let mut share = rewrite::root_share(&name, &snapshot, false, &ThisHost)?;
+        // The snapshotter keeps its own files beside the two directories.
+        share.entries.iter_mut().for_each(|entry| entry.sealed = true);
+        guest.shares.insert(0, share);
     }
     let missing = |error: crate::settings::SettingsError| SandboxError::Failed(error.to_string());
     let writes = disks.iter().any(|disk| !disk.read_only) || !guest.shares.is_empty();

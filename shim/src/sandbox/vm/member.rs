@@ -175,6 +175,7 @@ fn wish(plan: &Plan) -> Result<(Join, Vec<OwnedFd>), Failure> {
                 share: share.tag.clone(),
                 name: entry.name.clone(),
                 read_only: entry.read_only,
+                sealed: entry.sealed,
             });
         }
     }

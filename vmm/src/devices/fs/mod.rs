@@ -19,7 +19,7 @@ use rustix::io::Errno;
 
 pub use self::{reopen::Reopen, state::FsState};
 use self::{
-    server::{Refusal, Server},
+    server::{Access, Refusal, Server},
     worker::{QUEUES, Service},
 };
 use super::{
@@ -31,7 +31,7 @@ use super::{
     },
 };
 use crate::{
-    api::{Cache, Medium, Share, Slot},
+    api::{Cache, Medium, Share, ShareEntry, Slot},
     validated::{MAX_NAME, is_name},
 };
 
@@ -80,8 +80,10 @@ impl Fs {
         files: usize,
     ) -> Result<Self, FsError> {
         let tag = share.tag.clone();
+        let access =
+            |entry: &ShareEntry| Access { read_only: entry.read_only, sealed: entry.sealed };
         let entries =
-            share.entries.iter().map(|entry| (entry.name.clone().into_bytes(), entry.read_only));
+            share.entries.iter().map(|entry| (entry.name.clone().into_bytes(), access(entry)));
         let valid = match share.cache {
             Cache::Auto => VALID,
             Cache::None => Duration::ZERO,
@@ -142,12 +144,14 @@ impl VirtioDevice for Fs {
     fn exchange(&mut self, change: Change) -> Result<bool, ExchangeError> {
         let slot = change.slot();
         let done = match change {
-            Change::Insert(Medium::Entry { name, read_only, .. }, files) => {
+            Change::Insert(Medium::Entry { name, read_only, sealed, .. }, files) => {
                 match <[OwnedFd; 1]>::try_from(files) {
                     _ if !is_name(&name, MAX_NAME) => {
                         Err(Refusal::Unfit("it is no file name".into()))
                     }
-                    Ok([file]) => self.service.server.give(&name, read_only, file),
+                    Ok([file]) => {
+                        self.service.server.give(&name, Access { read_only, sealed }, file)
+                    }
                     Err(_) => Err(Refusal::Unfit("one descriptor is needed".into())),
                 }
             }

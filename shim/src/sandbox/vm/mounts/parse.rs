@@ -165,7 +165,7 @@ impl Upper {
         self.snapshot.join(&self.upper)
     }
 
-    /// Both are there, and nothing else that a guest would see.
+    /// Both are there, and no other directory, which a guest would find; files are the snapshotter's own, and stay so.
     pub(super) fn check(&self) -> Result<(), String> {
         let failed = |error: std::io::Error| format!("{}: {error}", self.snapshot.display());
         let mut found = 0;
@@ -173,11 +173,14 @@ impl Upper {
             let entry = entry.map_err(failed)?;
             let name = entry.file_name();
             let known = [&self.upper, &self.work].iter().any(|known| name == known.as_str());
-            if !known || !entry.file_type().map_err(failed)?.is_dir() {
-                let name = name.display();
-                return Err(format!("{} has something else: {name}", self.snapshot.display()));
+            match (known, entry.file_type().map_err(failed)?.is_dir()) {
+                (true, true) => found += 1,
+                (false, false) => {}
+                _ => {
+                    let (path, name) = (self.snapshot.display(), name.display());
+                    return Err(format!("{path} has something else: {name}"));
+                }
             }
-            found += 1;
         }
         if found == 2 {
             return Ok(());

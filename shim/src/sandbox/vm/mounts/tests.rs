@@ -102,10 +102,12 @@ fn what_is_not_there_is_not_taken() {
     assert!(takes(&[mount("ext4", &text("image"), &["loop"])]));
     assert!(!takes(&[mount("ext4", &text("lower"), &["loop"])]));
     assert!(!takes(&[mount("erofs", &text("missing"), &["ro"])]));
-    // A guest would see it.
-    fs::write(path("snapshot/else"), "").unwrap();
+    // A guest would find a directory, and no file.
+    fs::write(path("snapshot/.mark"), "").unwrap();
+    assert!(takes(&over("lower")));
+    fs::create_dir(path("snapshot/else")).unwrap();
     assert!(!takes(&over("lower")));
-    fs::remove_file(path("snapshot/else")).unwrap();
+    fs::remove_dir(path("snapshot/else")).unwrap();
     fs::remove_dir(path("snapshot/work")).unwrap();
     assert!(!takes(&over("lower")));
     symlink(path("lower"), path("snapshot/work")).unwrap();

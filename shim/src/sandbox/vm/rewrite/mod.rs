@@ -190,7 +190,7 @@ pub fn root_share(
     if !matches!(found.kind, Kind::Directory { .. }) {
         return Err(refused("it is no directory".into()));
     }
-    let entry = ShareEntry { name: name.into(), path: found.path, read_only };
+    let entry = ShareEntry { name: name.into(), path: found.path, read_only, sealed: false };
     Ok(Share { tag: ROOT_TAG.into(), cache: Cache::Auto, entries: vec![entry] })
 }
 

@@ -131,7 +131,7 @@ fn bind(
             let name = role.name(&done.entries.len().to_string());
             let source = format!("{SHARES}/{BINDS_TAG}/{name}");
             let read_only = mount.read_only();
-            done.entries.push(ShareEntry { name, path: found.path, read_only });
+            done.entries.push(ShareEntry { name, path: found.path, read_only, sealed: false });
             Ok(Mount { source: Some(source), ..mount })
         }
         Kind::Device { block, major, minor } => match node_of_guest(block, major, minor) {

@@ -108,7 +108,7 @@ fn binds_become_entries_of_a_share() {
         let (guest, entries) = one_mount(mount).unwrap();
         assert_eq!(guest["source"], "/run/bulkhead/shares/binds/0", "{source} {options}");
         assert_eq!(guest["options"], options);
-        let entry = ShareEntry { name: "0".into(), path: path.into(), read_only };
+        let entry = ShareEntry { name: "0".into(), path: path.into(), read_only, sealed: false };
         assert_eq!(entries, [entry], "{source} {options}");
     }
     // The option alone makes a bind mount, whatever the type says.

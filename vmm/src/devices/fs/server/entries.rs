@@ -20,11 +20,19 @@ use super::nodes::open_name;
 /// More than this cannot be given while the machine runs; each is an open file.
 const MOST_GIVEN: usize = 512;
 
+/// What may be done through one of them.
+#[derive(Debug, Clone, Copy, Default)]
+pub(in super::super) struct Access {
+    /// Nothing is changed through it.
+    pub(in super::super) read_only: bool,
+    /// Its own directory stays as it is, and has nothing but directories.
+    pub(in super::super) sealed: bool,
+}
+
 /// One of them. The nodes below it know it.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// Nothing is changed through it.
-    pub(super) read_only: bool,
+    pub(super) access: Access,
     /// The root of its mount; absent: it is mounted below the share's root.
     given: Option<OwnedFd>,
     gone: AtomicBool,
@@ -58,10 +66,10 @@ pub(in super::super) enum Refusal {
 pub(super) struct Entries(RwLock<HashMap<Vec<u8>, Arc<Entry>>>);
 
 impl Entries {
-    /// Those that are mounted, by name, and whether they are read-only.
-    pub(super) fn mounted(names: impl IntoIterator<Item = (Vec<u8>, bool)>) -> Self {
-        let entry = |read_only| Arc::new(Entry { read_only, given: None, gone: false.into() });
-        Self(RwLock::new(names.into_iter().map(|(name, read)| (name, entry(read))).collect()))
+    /// Those that are mounted, by name.
+    pub(super) fn mounted(names: impl IntoIterator<Item = (Vec<u8>, Access)>) -> Self {
+        let entry = |access| Arc::new(Entry { access, given: None, gone: false.into() });
+        Self(RwLock::new(names.into_iter().map(|(name, access)| (name, entry(access))).collect()))
     }
 
     /// The one of this name.
@@ -81,7 +89,7 @@ impl Entries {
     /// Those that can be written, with their names.
     pub(super) fn writable(&self) -> Vec<(CString, Arc<Entry>)> {
         let entries = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let writable = entries.iter().filter(|(_, entry)| !entry.read_only);
+        let writable = entries.iter().filter(|(_, entry)| !entry.access.read_only);
         let named = |(name, entry): (&Vec<u8>, &Arc<Entry>)| {
             Some((CString::new(name.as_slice()).ok()?, entry.clone()))
         };
@@ -89,7 +97,7 @@ impl Entries {
     }
 
     /// One more, the root of a mount, which is read-only if nothing is to be changed through it.
-    pub(super) fn give(&self, name: &[u8], read_only: bool, file: OwnedFd) -> Result<(), Refusal> {
+    pub(super) fn give(&self, name: &[u8], access: Access, file: OwnedFd) -> Result<(), Refusal> {
         let unfit = |why: String| Refusal::Unfit(why);
         let facts = rustix::fs::statx(&file, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)
             .map_err(|errno| unfit(format!("cannot look at its descriptor: {errno}")))?;
@@ -101,7 +109,7 @@ impl Entries {
         if !matches!(kind, libc::S_IFDIR | libc::S_IFREG) {
             return Err(unfit("it is neither a directory nor a regular file".into()));
         }
-        if read_only {
+        if access.read_only {
             let mounted = rustix::fs::fstatvfs(&file)
                 .map_err(|errno| unfit(format!("cannot look at its mount: {errno}")))?;
             if !mounted.f_flag.contains(StatVfsMountFlags::RDONLY) {
@@ -115,7 +123,7 @@ impl Entries {
         if entries.values().filter(|entry| entry.is_given()).count() >= MOST_GIVEN {
             return Err(unfit(format!("{MOST_GIVEN} entries were given already")));
         }
-        let entry = Entry { read_only, given: Some(file), gone: AtomicBool::new(false) };
+        let entry = Entry { access, given: Some(file), gone: AtomicBool::new(false) };
         entries.insert(name.to_owned(), Arc::new(entry));
         Ok(())
     }

@@ -33,7 +33,10 @@ use self::{
     handles::Handles,
     nodes::{Node, Nodes, full, open_name},
 };
-pub(super) use self::{entries::Refusal, identity::Identity};
+pub(super) use self::{
+    entries::{Access, Refusal},
+    identity::Identity,
+};
 use super::{
     protocol::{Body, Header, Opcode, ROOT},
     reopen::Reopen,
@@ -81,11 +84,11 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Serves `root`, an `O_PATH` descriptor of a directory, of whose entries those that are not in `entries` are not there; with each, whether it is read-only.
+    /// Serves `root`, an `O_PATH` descriptor of a directory, of whose entries those that are not in `entries` are not there; with each, what may be done through it.
     /// `files`: how many descriptors it may use.
     pub(super) fn new(
         root: OwnedFd,
-        entries: impl IntoIterator<Item = (Vec<u8>, bool)>,
+        entries: impl IntoIterator<Item = (Vec<u8>, Access)>,
         valid: Duration,
         reopen: Arc<Reopen>,
         files: usize,
@@ -107,8 +110,8 @@ impl Server {
     }
 
     /// One more entry, the root of a mount.
-    pub(super) fn give(&self, name: &str, read_only: bool, file: OwnedFd) -> Result<(), Refusal> {
-        self.entries.give(name.as_bytes(), read_only, file)
+    pub(super) fn give(&self, name: &str, access: Access, file: OwnedFd) -> Result<(), Refusal> {
+        self.entries.give(name.as_bytes(), access, file)
     }
 
     /// Takes an entry out that was given. Nothing of it stays open but what a request is using at this moment.

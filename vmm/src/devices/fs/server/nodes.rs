@@ -64,6 +64,8 @@ pub(super) struct Node {
     pub(super) kind: u32,
     /// The entry of the share that it belongs to; the root belongs to none.
     pub(super) entry: Option<Arc<Entry>>,
+    /// It is the directory of a sealed entry.
+    sealed: bool,
     born: (i64, u32),
     /// Where it can be found; nowhere for the root and for what has lost its name, which keep their descriptors.
     place: Mutex<Option<(u64, CString)>>,
@@ -83,7 +85,7 @@ impl Node {
 
     /// The host refuses changes, and so does this server where a mount that came later would not.
     pub(super) fn writable(&self) -> Result<(), Errno> {
-        if self.entry.as_ref().is_none_or(|entry| entry.read_only) {
+        if self.sealed || self.entry.as_ref().is_none_or(|entry| entry.access.read_only) {
             return Err(Errno::ROFS);
         }
         Ok(())
@@ -138,6 +140,7 @@ impl Nodes {
             key: facts.key(),
             kind: facts.kind(),
             entry: None,
+            sealed: false,
             born: facts.born(),
             place: Mutex::new(None),
             file: Mutex::new(Some(Arc::new(PathFd { file: root, open: open.clone() }))),
@@ -170,6 +173,12 @@ impl Nodes {
     ) -> Result<(Arc<Node>, Facts), Errno> {
         let facts = Facts::of(&file)?;
         let key = facts.key();
+        let is_directory = facts.kind() == libc::S_IFDIR;
+        if !is_directory && place.is_some_and(|(parent, _)| parent.sealed) {
+            return Err(Errno::NOENT);
+        }
+        // An entry's directory is found in the root, or has no name.
+        let top = is_directory && place.is_none_or(|(parent, _)| parent.id == ROOT);
         let place = place.map(|(parent, name)| (parent.id, name.to_owned()));
         let mut table = self.table();
         // Whoever takes an entry out looks through the table after that.
@@ -202,6 +211,7 @@ impl Nodes {
             key,
             kind: facts.kind(),
             entry: Some(entry.clone()),
+            sealed: top && entry.access.sealed,
             born: facts.born(),
             place: Mutex::new(place),
             file: Mutex::new(None),

@@ -1,6 +1,9 @@
 //! Entries that come while a driver runs the share, and go again.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::{
+    fd::{AsFd, OwnedFd},
+    unix::fs::symlink,
+};
 
 use super::*;
 use crate::{
@@ -9,7 +12,8 @@ use crate::{
 };
 
 fn medium(share: &str, name: &str, read_only: bool) -> Medium {
-    Medium::Entry { share: share.to_owned(), name: name.to_owned(), read_only }
+    let sealed = name.starts_with("sealed");
+    Medium::Entry { share: share.to_owned(), name: name.to_owned(), read_only, sealed }
 }
 
 /// A mount of its own of what is there.
@@ -31,6 +35,53 @@ impl Guest {
     fn take(&mut self, name: &str) -> Result<(), String> {
         let slot = Slot::Entry { share: "the share".to_owned(), name: name.to_owned() };
         self.driver.transport().exchange(Change::Eject(slot)).map_err(|error| error.to_string())
+    }
+}
+
+/// As a snapshot of containerd's is, whose layer is beside what a container writes.
+#[test]
+fn of_a_sealed_entry_only_the_directories_are_found_and_written() {
+    let mut guest = Guest::of_entries(&["sealed", "more"], &[("sealed", false)]);
+    guest.mount();
+    guest.give("sealed-too", false, tree(&guest.host("more"), false)).unwrap();
+    for (entry, place) in [("sealed", "sealed"), ("sealed-too", "more")] {
+        for name in ["fs", "work"] {
+            fs::create_dir(guest.host(place).join(name)).unwrap();
+        }
+        fs::write(guest.host(place).join("layer"), "the host's").unwrap();
+        symlink("fs", guest.host(place).join("link")).unwrap();
+        let top = guest.lookup(ROOT, entry).unwrap().node;
+        let [upper, work] = ["fs", "work"].map(|name| guest.lookup(top, name).unwrap().node);
+        for name in ["layer", "link", "new"] {
+            assert_eq!(guest.lookup(top, name).unwrap_err(), libc::ENOENT, "{name}");
+        }
+        // What is in the directories goes from one to the other.
+        let (file, _) = guest.create(work, "file", 0o644, 0).unwrap();
+        let body = [words(&[libc::O_RDWR as u32, 0o644, 0, 0]), string("")].concat();
+        guest.ask(TMPFILE, work, &body).unwrap();
+        let moved = [quads(&[upper]), words(&[0, 0]), string("file"), string("moved")].concat();
+        guest.ask(RENAME2, work, &moved).unwrap();
+        assert_eq!(guest.lookup(upper, "moved").unwrap().node, file.node);
+        let name = string("fs");
+        for (opcode, body) in [
+            (CREATE, [words(&[libc::O_RDWR as u32, 0o644, 0, 0]), string("layer")].concat()),
+            (CREATE, [words(&[libc::O_RDWR as u32, 0o644, 0, 0]), string("new")].concat()),
+            (MKDIR, [words(&[0o755, 0]), string("new")].concat()),
+            (MKNOD, [words(&[libc::S_IFREG | 0o644, 0, 0, 0]), string("new")].concat()),
+            (SYMLINK, [string("new"), string("/")].concat()),
+            (LINK, [quads(&[file.node]), string("new")].concat()),
+            (UNLINK, string("layer")),
+            (RENAME2, [quads(&[upper]), words(&[0, 0]), name.clone(), string("x")].concat()),
+            (RENAME2, [quads(&[top]), words(&[0, 0]), name.clone(), string("x")].concat()),
+            (SETXATTR, [words(&[1, 0, 0, 0]), string("user.a"), vec![1]].concat()),
+            (SETATTR, attributes(1, 0, 0o777, (0, 0))),
+        ] {
+            assert_eq!(guest.ask(opcode, top, &body), Err(libc::EROFS), "{opcode}");
+        }
+        let out = [quads(&[top]), words(&[0, 0]), string("moved"), string("layer")].concat();
+        assert_eq!(guest.ask(RENAME2, upper, &out), Err(libc::EROFS));
+        assert_eq!(fs::read(guest.host(place).join("layer")).unwrap(), b"the host's");
+        assert_eq!(fs::read_dir(guest.host(place)).unwrap().count(), 4);
     }
 }
 

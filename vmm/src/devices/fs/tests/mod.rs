@@ -105,11 +105,16 @@ impl Guest {
 
     /// Whose share has no entries.
     fn empty() -> Self {
+        Self::of_entries(&["rw", "ro"], &[])
+    }
+
+    /// Whose share has these entries of the directories `names`.
+    fn of_entries(names: &[&str], entries: &[(&str, bool)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        for name in ["rw", "ro"] {
+        for name in names {
             fs::create_dir(directory.path().join(name)).unwrap();
         }
-        Self::of(device_of(directory.path(), FILES, Cache::Auto, &[]), directory, 0)
+        Self::of(device_of(directory.path(), FILES, Cache::Auto, entries), directory, 0)
     }
 
     fn unmounted(files: usize, cache: Cache, without: u64) -> Self {
@@ -360,6 +365,7 @@ fn device_of(directory: &Path, files: usize, cache: Cache, entries: &[(&str, boo
         name: name.to_owned(),
         path: directory.join(name),
         read_only,
+        sealed: name == "sealed",
     };
     let share =
         Share { tag: "the share".to_owned(), cache, entries: entries.iter().map(entry).collect() };
