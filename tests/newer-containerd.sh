@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # newer-containerd.sh [SUITE [ARGUMENT...]]: the tests of containerd with the containerd of another suite of the distribution
 # (default: trixie). Its package is unpacked below target/, nothing is installed. Without arguments for the test program, plain
-# containers only (`host::`); `newer-containerd.sh sid vm::a_long_life` runs what its ARGUMENTs name.
+# containers only (`host::`); `newer-containerd.sh forky snapshots::` runs what its ARGUMENTs name.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

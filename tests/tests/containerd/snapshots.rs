@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    path::Path,
     process::{Command, Stdio},
 };
 
@@ -13,7 +14,7 @@ use bulkhead_tests::harness::{
 isolations!(hold_what_was_written);
 
 /// With overlayfs, whose lower directories are disks of a microVM, with native, whose directory is shared, and with what else this containerd
-/// has: blockfile (since 1.7), whose file is a disk, and erofs (since 2.1), whose mounted layers are shared.
+/// has: blockfile (since 1.7), whose file is a disk, and erofs (since 2.1), whose layers' files are a disk.
 fn hold_what_was_written(oci: &Oci) {
     let scratch = oci.path("scratch.ext4");
     fs::File::create(&scratch).unwrap().set_len(64 << 20).unwrap();
@@ -37,7 +38,6 @@ fn hold_what_was_written(oci: &Oci) {
     assert!(snapshotters.starts_with(&["overlayfs", "native"]), "{listed}");
     println!("snapshotters: {snapshotters:?}");
     for snapshotter in snapshotters {
-        let script = "rm -r /etc; mkdir /etc; echo mine > /etc/mine; echo new > /new; cat /etc/*";
         let run = |options: &[&str], id: &str, script: &str| {
             let options = [&["--snapshotter", snapshotter], options].concat();
             let command = containerd.run_command(&options, id, &["sh", "-c", script]);
@@ -46,11 +46,29 @@ fn hold_what_was_written(oci: &Oci) {
             outcome.text()
         };
         let id = format!("writes-{snapshotter}");
-        assert_eq!(run(&[], &id, script), "mine\n");
+        let script = "rm -r /etc; mkdir /etc; echo mine > /etc/mine; echo new > /new; cat /etc/*; \
+            grep ' / ' /proc/mounts | tail -n 1";
+        let text = run(&[], &id, script);
+        let (mine, root) = text.split_once('\n').unwrap();
+        assert_eq!(mine, "mine");
+        if oci.is_vm() {
+            let kind = match snapshotter {
+                "native" => "virtiofs",
+                "blockfile" => "ext4",
+                _ => "overlay",
+            };
+            assert_eq!(root.split(' ').nth(2), Some(kind), "{snapshotter}: {root}");
+        }
         let names = difference(&containerd, snapshotter, &id);
         let has = |name: &str| names.iter().any(|found| found == name);
         assert!(has("etc/mine") && has("new") && !has("etc/hostname"), "{names:?}");
         assert!(has("etc/.wh.hostname") || has("etc/.wh..wh..opq"), "{names:?}");
+        // What is committed is the same layer.
+        let committed = format!("committed-{snapshotter}");
+        let on = ["snapshots", "--snapshotter", snapshotter];
+        containerd.text(&[&on[..], &["commit", &committed, &id]].concat());
+        assert_eq!(difference(&containerd, snapshotter, &committed), names);
+        containerd.text(&[&on[..], &["rm", &committed]].concat());
         containerd.text(&["container", "rm", &id]);
 
         let id = format!("reads-{snapshotter}");
@@ -66,6 +84,15 @@ fn hold_what_was_written(oci: &Oci) {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
     let place = oci.path("run");
     assert!(!mounts.contains(place.to_str().unwrap()), "{mounts}");
+    oci.wait("all loop devices to be free", || !is_looped(&oci.path("")));
+}
+
+/// Whether a loop device has a file in this directory.
+fn is_looped(directory: &Path) -> bool {
+    let devices = fs::read_dir("/sys/block").unwrap().flatten();
+    let files = devices.filter_map(|device| fs::read(device.path().join("loop/backing_file")).ok());
+    let place = directory.as_os_str().as_encoded_bytes();
+    files.into_iter().any(|file| file.starts_with(place))
 }
 
 /// The names in the layer that a commit of the snapshot would be.
