@@ -2,6 +2,7 @@
 //! in both isolations.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
 
+mod crio;
 mod deaths;
 mod life;
 

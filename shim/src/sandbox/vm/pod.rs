@@ -19,6 +19,16 @@ const LIMITS: [(&str, &str, &str); 3] = [
     ("io.kubernetes.cri.sandbox-cpu-period", "cpu", "period"),
 ];
 
+/// Where CRI-O says it, as JSON of the CRI's `LinuxContainerResources`: its newer name and its older one.
+const RESOURCES: [&str; 2] =
+    ["pod-linux-resources.crio.io", "io.kubernetes.cri-o.PodLinuxResources"];
+/// Fields of that, and where a container's specification has them.
+const FIELDS: [(&str, &str, &str); 3] = [
+    ("memory_limit_in_bytes", "memory", "limit"),
+    ("cpu_quota", "cpu", "quota"),
+    ("cpu_period", "cpu", "period"),
+];
+
 /// A container's place in a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place<'a> {
@@ -53,11 +63,18 @@ pub(super) fn place(annotations: &BTreeMap<String, String>) -> Result<Place<'_>,
 /// A specification with the limits of the whole pod, from which its machine's size follows. What is no number says nothing.
 pub(super) fn limits(annotations: &BTreeMap<String, String>) -> Value {
     let mut resources = json!({ "memory": {}, "cpu": {} });
-    for (name, parent, key) in LIMITS {
-        let number = annotations.get(name).and_then(|text| text.parse::<i64>().ok());
+    let mut note = |parent: &str, key: &str, number: Option<i64>| {
         if let Some(number) = number.filter(|number| *number > 0) {
             resources[parent][key] = number.into();
         }
+    };
+    let said = RESOURCES.iter().find_map(|name| annotations.get(*name));
+    let said = said.and_then(|text| serde_json::from_str::<Value>(text).ok()).unwrap_or_default();
+    for (name, parent, key) in FIELDS {
+        note(parent, key, said.get(name).and_then(Value::as_i64));
+    }
+    for (name, parent, key) in LIMITS {
+        note(parent, key, annotations.get(name).and_then(|text| text.parse().ok()));
     }
     json!({ "linux": { "resources": resources } })
 }
@@ -111,6 +128,21 @@ mod tests {
         assert_eq!(shape::vcpus(&limits), 2);
         let limits = of([(memory, "0"), (quota, "-1"), (period, "x")]);
         assert_eq!((shape::memory_mib(&limits, 256, 4096), shape::vcpus(&limits)), (256, 1));
+    }
+
+    #[test]
+    fn cri_o_says_a_pods_limits_in_json() {
+        let text = r#"{"cpu_period":100000,"cpu_quota":150000,"cpu_shares":2,"memory_limit_in_bytes":104857600}"#;
+        for name in RESOURCES {
+            let of = |text: &str| limits(&[(name.to_owned(), text.to_owned())].into());
+            let limits = of(text);
+            assert_eq!((shape::memory_mib(&limits, 256, 4096), shape::vcpus(&limits)), (120, 2));
+            for nothing in ["null", "", "{}", "[1]", r#"{"memory_limit_in_bytes":"1"}"#] {
+                let limits = of(nothing);
+                let shape = (shape::memory_mib(&limits, 256, 4096), shape::vcpus(&limits));
+                assert_eq!(shape, (256, 1), "{nothing}");
+            }
+        }
     }
 
     #[test]
