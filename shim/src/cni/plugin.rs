@@ -319,7 +319,7 @@ mod tests {
             ("echo rubbish; exit 1", "rubbish"),
             ("exit 9", "it failed without a word (exit code 9)"),
             ("kill -9 $$", "it failed without a word (killed by a signal)"),
-            ("printf 'a\\033[31mb'; exit 1", "a[31mb"),
+            ("printf 'a\\033[31mb'; exit 1", "a [31mb"),
         ] {
             assert_eq!(run(script, LONG).unwrap_err(), wanted);
         }
