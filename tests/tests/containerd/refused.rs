@@ -200,7 +200,7 @@ fn every_verb_in_every_state(oci: &Oci) {
     containerd.detached(&["--null-io"], "c", "exec sleep 100000");
     let shim = containerd.shim("c");
     let mut bundle = oci.bundle("second");
-    bundle.sh("trap 'exit 7' TERM; while :; do sleep 0.1; done");
+    bundle.sh("trap 'exit 7' TERM; >/ready; while :; do sleep 0.1; done");
     bundle.write();
     let id = || "second".to_owned();
     let place = bundle.path.display().to_string();
@@ -235,6 +235,9 @@ fn every_verb_in_every_state(oci: &Oci) {
     ask!(shim.close_io, CloseIORequest { id: id(), stdin: true }).unwrap();
     ask!(shim.resize_pty, ResizePtyRequest { id: id(), width: 80, height: 25 }).unwrap();
     ask!(shim.start, StartRequest { id: id() }).unwrap();
+    // Without a handler, a first process does not get the signal (pid_namespaces(7)).
+    let ready = bundle.rootfs().join("ready");
+    oci.wait("its handler of SIGTERM", || ready.exists());
     // It runs, and a process in it.
     assert_eq!(state(String::new()), Status::RUNNING);
     refused(ask!(shim.start, StartRequest { id: id() }), wrong);

@@ -265,7 +265,7 @@ fn cri_o_makes_a_pod(oci: &Oci) {
     let bundles = ["one", "two"].map(|id| {
         let mut bundle = crio.bundle(id, "container");
         bundle.sh(&format!(
-            "echo {id} runs; trap 'exit 5' TERM; while :; do sleep 1000 & wait; done"
+            "trap 'exit 5' TERM; echo {id} runs; while :; do sleep 1000 & wait; done"
         ));
         fs::write(bundle.rootfs().join("etc/name"), id).unwrap();
         bundle.config["linux"]["resources"]["memory"] = json!({ "limit": 64 << 20 });

@@ -15,7 +15,7 @@ fn namespaces(pod: &Pod<'_>, id: &str) -> Vec<String> {
 
 fn containers_share_what_a_pod_shares(oci: &Oci) {
     let pod = Pod::start(oci, |_| {});
-    let waits = "echo $0 runs; trap 'exit 5' TERM; while :; do sleep 1000 & wait; done";
+    let waits = "trap 'exit 5' TERM; echo $0 runs; while :; do sleep 1000 & wait; done";
     for name in ["one", "two"] {
         let mut bundle = pod.bundle(name);
         bundle.args(&["sh", "-c", waits, name]);
