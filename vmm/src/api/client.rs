@@ -25,7 +25,7 @@ pub enum ClientError {
     },
     /// The socket failed.
     #[error("the connection to the VMM failed")]
-    Io(#[from] io::Error),
+    Io(#[source] io::Error),
     /// A line that is no message.
     #[error("the VMM sent a line that cannot be understood")]
     Malformed(#[from] serde_json::Error),
@@ -74,7 +74,7 @@ impl Vmm {
         let mut vmm = Self { child, socket, next_id: 1 };
         match vmm.send(&ToVmm::Configure(Box::new(config.clone())), &[]) {
             // It has died. That its messages end says so, as of one that dies later.
-            Err(ClientError::Io(error)) if is_gone(&error) => {}
+            Err(ClientError::Gone) => {}
             sent => sent?,
         }
         Ok((vmm, messages))
@@ -89,7 +89,7 @@ impl Vmm {
     /// Sends a request and returns its number; the response is among the [`Messages`].
     ///
     /// # Errors
-    /// [`ClientError::Io`].
+    /// [`ClientError::Io`] or [`ClientError::Gone`].
     pub fn request(&mut self, kind: RequestKind) -> Result<u64, ClientError> {
         self.request_with(kind, &[])
     }
@@ -97,7 +97,7 @@ impl Vmm {
     /// The same with the descriptors that go along ([`RequestKind::Insert`]). They stay the caller's.
     ///
     /// # Errors
-    /// [`ClientError::Io`].
+    /// [`ClientError::Io`] or [`ClientError::Gone`].
     pub fn request_with(
         &mut self,
         kind: RequestKind,
@@ -116,8 +116,14 @@ impl Vmm {
     }
 }
 
-fn is_gone(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+impl From<io::Error> for ClientError {
+    /// A socket whose other end was closed with something unread is reset (unix(7)): the VMM is gone then, too.
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Self::Gone,
+            _ => Self::Io(error),
+        }
+    }
 }
 
 impl Messages {
@@ -169,6 +175,6 @@ mod tests {
         let config = serde_json::from_value(config).unwrap();
         let spawned = Vmm::spawn(Path::new("true"), &config, Stdio::null(), Stdio::null());
         let (_vmm, mut messages) = spawned.unwrap();
-        assert!(matches!(messages.next_message(), Err(ClientError::Gone | ClientError::Io(_))));
+        assert!(matches!(messages.next_message(), Err(ClientError::Gone)));
     }
 }
