@@ -161,16 +161,8 @@ impl<'d> Directory<'d> {
         let failed = |source| SnapshotError::Directory { path: path.into(), source };
         let file = open::root(path).map_err(|errno| failed(WalkError::read(".".into(), errno)))?;
         let image = Image::mounted(&file);
-        let mut directory = Self { path, file, image, stamp: Digest::of(b"") };
-        directory.stamp = directory.stamp_now(marks).map_err(failed)?;
-        Ok(directory)
-    }
-
-    fn stamp_now(&self, marks: Marks) -> Result<Digest, WalkError> {
-        match &self.image {
-            Some(image) => stamp::of_image(image, marks),
-            None => stamp::of(&self.file, marks),
-        }
+        let stamp = stamp_of(&file, image.as_ref(), marks).map_err(failed)?;
+        Ok(Self { path, file, image, stamp })
     }
 
     /// Reads it; its data blob is made in `work`.
@@ -180,8 +172,9 @@ impl<'d> Directory<'d> {
             match walk::layer(&self.file, marks, Contents::Placed(image)) {
                 Err(WalkError::Scattered(_)) => {}
                 index => {
+                    let index = index?;
                     symlink(&image.path, data).map_err(LayerError::Write)?;
-                    return index;
+                    return Ok(index);
                 }
             }
         }
@@ -203,7 +196,7 @@ impl<'d> Directory<'d> {
         let work = store.temporary()?;
         let index = self.read(marks, work.path()).map_err(failed)?;
         // Whatever was changed before it was read, or behind the reader's back, is of another directory.
-        if self.stamp_now(marks).map_err(failed)? != self.stamp {
+        if stamp_of(&self.file, self.image.as_ref(), marks).map_err(failed)? != self.stamp {
             return Err(failed(WalkError::Changed(".".into())));
         }
         let path_of = self.image.as_ref().map_or(self.path, |image| &image.path);
@@ -215,6 +208,10 @@ impl<'d> Directory<'d> {
         };
         publish().map_err(StoreError::io("write", &path)).map_err(Into::into)
     }
+}
+
+fn stamp_of(file: &OwnedFd, image: Option<&Image>, marks: Marks) -> Result<Digest, WalkError> {
+    image.map_or_else(|| stamp::of(file, marks), |image| stamp::of_image(image, marks))
 }
 
 /// Moves what is finished into its place by one rename.

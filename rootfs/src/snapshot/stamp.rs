@@ -15,10 +15,12 @@
 //!
 //! Whatever is in doubt is made anew: another device number after a restart, other times. A file system without birth times is refused.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{Statx, StatxFlags, StatxTimestamp};
-
+use rustix::{
+    fs::{Statx, StatxFlags, StatxTimestamp},
+    io::Errno,
+};
 use sha2::{Digest as _, Sha256};
 
 use super::{
@@ -33,15 +35,9 @@ const VERSION: &str = "bulkhead snapshot 1";
 
 /// The stamp of the directory.
 pub(super) fn of(root: &OwnedFd, marks: Marks) -> Result<Digest, WalkError> {
-    let failed = |errno| WalkError::read(".".into(), errno);
-    let look = open::look(root, c"").map_err(failed)?;
-    if !tells_birth(&look) {
-        return Err(WalkError::NoBirthTime);
-    }
-    let file_system = rustix::fs::fstatvfs(root).map_err(failed)?.f_fsid;
-    let mut hasher = begin(marks, &look, file_system);
+    let mut hasher = begin(root, marks)?;
     // Too large a directory is refused when it is read.
-    if let Listing::Names(names) = open::list(root, limits::LAYER_ENTRIES).map_err(failed)? {
+    if let Listing::Names(names) = open::list(root, limits::LAYER_ENTRIES).map_err(unreadable)? {
         for name in names {
             let look = open::look(root, &name)
                 .map_err(|_| WalkError::Changed(display(name.to_bytes())))?;
@@ -54,17 +50,17 @@ pub(super) fn of(root: &OwnedFd, marks: Marks) -> Result<Digest, WalkError> {
 
 /// The stamp of a directory that is a mounted file.
 pub(super) fn of_image(image: &Image, marks: Marks) -> Result<Digest, WalkError> {
-    let failed = |errno| WalkError::read(".".into(), errno);
-    let look = open::look(&image.file, c"").map_err(failed)?;
+    // Its mode tells it from a directory.
+    begin(&image.file, marks).map(Digest::finish)
+}
+
+/// What it is, without what is in it.
+fn begin(file: impl AsFd, marks: Marks) -> Result<Sha256, WalkError> {
+    let look = open::look(&file, c"").map_err(unreadable)?;
     if !tells_birth(&look) {
         return Err(WalkError::NoBirthTime);
     }
-    let file_system = rustix::fs::fstatvfs(&image.file).map_err(failed)?.f_fsid;
-    // Its mode tells it from a directory.
-    Ok(Digest::finish(begin(marks, &look, file_system)))
-}
-
-fn begin(marks: Marks, look: &Statx, file_system: u64) -> Sha256 {
+    let file_system = rustix::fs::fstatvfs(&file).map_err(unreadable)?.f_fsid;
     let mut hasher = Sha256::new();
     hasher.update(format!(
         "{VERSION} {}\n{}:{} {file_system:x} {} {} {}\n",
@@ -75,8 +71,12 @@ fn begin(marks: Marks, look: &Statx, file_system: u64) -> Sha256 {
         look.stx_uid,
         look.stx_gid,
     ));
-    add(look, &mut hasher);
-    hasher
+    add(&look, &mut hasher);
+    Ok(hasher)
+}
+
+fn unreadable(errno: Errno) -> WalkError {
+    WalkError::read(".".into(), errno)
 }
 
 /// Whether the file system of a directory says when it was made.

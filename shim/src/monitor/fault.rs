@@ -113,7 +113,7 @@ const MOST_SHOWN: usize = 1000;
 
 /// What came out of a guest, fit for a terminal: a line that is not too long, without control characters.
 pub(crate) fn printable(text: &str) -> String {
-    text::cut(&text::printable(text), MOST_SHOWN)
+    text::printable(&text::cut(text, MOST_SHOWN))
 }
 
 #[cfg(test)]

@@ -4,8 +4,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
-    path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
 };
 
 use bulkhead_tests::{
@@ -17,6 +16,7 @@ use serde_json::Value;
 use super::{
     Reason,
     facts::software_kvm,
+    proc::vmm_of,
     report::{Report, Unit},
 };
 
@@ -152,7 +152,7 @@ fn start() -> Result<Start, Reason> {
         // What went wrong is on standard error.
         let _ = BufReader::new(stdout).read_line(&mut line);
     }
-    let vmm_kib = vmm_of(&run).and_then(|vmm| resident_beyond_guest(vmm).ok());
+    let vmm_kib = vmm_of(run.id()).and_then(resident_beyond_guest).ok();
     drop(run.stdin.take());
     let output = run.wait_with_output().map_err(|error| format!("bulkhead: {error}"))?;
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -164,12 +164,6 @@ fn start() -> Result<Start, Reason> {
         serde_json::from_str(last).map_err(|error| format!("the timeline {last}: {error}"))?;
     let vmm_kib = vmm_kib.ok_or("the VMM's memory could not be read")?;
     Ok(Start { steps, vmm_kib })
-}
-
-/// The child of `bulkhead` that is its VMM.
-fn vmm_of(run: &Child) -> Option<u32> {
-    let path = PathBuf::from(format!("/proc/{0}/task/{0}/children", run.id()));
-    fs::read_to_string(path).ok()?.split_whitespace().next()?.parse().ok()
 }
 
 /// KiB resident in a VMM's mappings, but for guest memory: what is writable, at least 32 MiB large, and no file of the program's.
