@@ -25,8 +25,9 @@ pub(crate) fn root_of(root: protocol::Root) -> Root {
     }
 }
 
-pub(crate) fn process(pid: Pid, warnings: Vec<String>) -> Reply {
-    Reply::Process { pid: pid.as_raw_nonzero().get().unsigned_abs(), warnings }
+/// `ahead`: how many of its mounts were made with it before it was asked for.
+pub(crate) fn process(pid: Pid, warnings: Vec<String>, ahead: Option<usize>) -> Reply {
+    Reply::Process { pid: pid.as_raw_nonzero().get().unsigned_abs(), warnings, ahead }
 }
 
 pub(crate) fn check_id(id: &str) -> Result<(), Failure> {

@@ -7,7 +7,7 @@ use bulkhead_protocol::{Failure, MEMORY, Memory, Shared};
 use rustix::{
     fs::{FileType, Mode, OFlags},
     io::Errno,
-    mount::MountFlags,
+    mount::{MountFlags, MountPropagationFlags},
 };
 
 use crate::{
@@ -77,7 +77,12 @@ pub(crate) fn mount_memory(memory: &[Memory]) -> Result<(), Failure> {
             size => format!("mode=1777,size={size}\0"),
         };
         let data = std::ffi::CStr::from_bytes_until_nul(data.as_bytes()).unwrap_or_default();
-        rustix::mount::mount("tmpfs", &*on, "tmpfs", flags, data).map_err(|errno| {
+        let mount = || {
+            rustix::mount::mount("tmpfs", &*on, "tmpfs", flags, data)?;
+            // Processes that were made ahead have seen it; nothing in a container may be its peer.
+            rustix::mount::mount_change(&*on, MountPropagationFlags::PRIVATE)
+        };
+        mount().map_err(|errno| {
             // Another try must not take the directory for the file system.
             let _ = std::fs::remove_dir(&on);
             failed(errno.to_string())

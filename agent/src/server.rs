@@ -239,6 +239,10 @@ impl Server {
             let name_servers = network::configure(&self.cards, &network)?;
             self.resolver.add(name_servers, &self.events)?;
         }
+        if !has_namespace(&spec, NamespaceType::Pid) {
+            // It sees the agent's processes, and no other container's.
+            self.template.forget();
+        }
         let terminal = spec.process.as_ref().is_some_and(|process| process.terminal);
         let (ends, prepared) = self.streams(&stdio, terminal)?;
         if makes_namespace(&spec, NamespaceType::User) {
@@ -248,7 +252,7 @@ impl Server {
             .spare(self.template.spare())
             .state(hooks::State::new(&id, &bundle, &spec))
             .init(&id, &spec, root_of(root));
-        let Created { container, console, warnings } = created.map_err(failure)?;
+        let Created { container, console, warnings, mounts_ahead } = created.map_err(failure)?;
         let pid = container.init().pid();
         if let Some(network) = own {
             let handed = network::hand_over(&self.cards, &network, pid)
@@ -263,7 +267,7 @@ impl Server {
         self.processes.add(container, console.clone());
         let target = Target { container: id, exec: None };
         self.relay(target, prepared, console)?;
-        Ok(process(pid, warnings))
+        Ok(process(pid, warnings, mounts_ahead))
     }
 
     fn exec(&mut self, exec: Exec<Process>) -> Answer {
@@ -295,7 +299,7 @@ impl Server {
         let joined = Joined { process: joined.process, terminal: console.clone(), meters };
         entry.execs.insert(name, joined);
         self.relay(target, prepared, console)?;
-        Ok(process(pid, Vec::new()))
+        Ok(process(pid, Vec::new(), None))
     }
 
     fn connect_port(&mut self, connect: &protocol::Connect) -> Answer {
@@ -452,6 +456,11 @@ fn nonblocking(console: Option<OwnedFd>) -> Result<Option<Rc<OwnedFd>>, Failure>
             .map_err(|errno| system(format!("cannot use the terminal: {errno}")))?;
     }
     Ok(console.map(Rc::new))
+}
+
+fn has_namespace(spec: &Spec, kind: NamespaceType) -> bool {
+    let of_kind = |namespace: &Namespace| namespace.kind == kind;
+    spec.linux.as_ref().is_some_and(|linux| linux.namespaces.iter().any(of_kind))
 }
 
 fn makes_namespace(spec: &Spec, kind: NamespaceType) -> bool {

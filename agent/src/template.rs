@@ -4,7 +4,7 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use bulkhead_container::{Platform, Spare, spec::Spec};
-use bulkhead_protocol::{Awaken, Failure, Prepare, Reply};
+use bulkhead_protocol::{Awaken, Failure, MAX_EXPECTED, Prepare, Reply};
 use rustix::{
     fs::{Mode, OFlags},
     io::Errno,
@@ -44,16 +44,22 @@ impl Template {
         prepare: Prepare<Spec>,
     ) -> Answer {
         only_in_a_guest(link)?;
-        let Prepare { nonce, spec, shares: tags } = prepare;
+        let Prepare { nonce, specs, shares: tags } = prepare;
         if digits::<NONCE>(&nonce).is_none() {
             return Err(invalid(format!("{nonce:?} is no nonce; 32 hexadecimal digits are")));
         }
+        if specs.len() > MAX_EXPECTED {
+            let count = specs.len();
+            return Err(invalid(format!(
+                "{count} containers are expected; at most {MAX_EXPECTED} can be"
+            )));
+        }
         self.random = Some(open_random()?);
-        if let Some(spec) = spec {
+        if !specs.is_empty() {
             shares.announce()?;
             shares.mount(&tags)?;
             self.spare = None;
-            self.spare = Spare::make(platform, &spec).map_err(failure)?;
+            self.spare = Spare::make(platform, &specs).map_err(failure)?;
         }
         self.nonce = Some(nonce);
         Ok(Reply::Done)
@@ -62,6 +68,11 @@ impl Template {
     /// The process that was made ahead.
     pub(crate) fn spare(&mut self) -> Option<&mut Spare> {
         self.spare.as_mut()
+    }
+
+    /// Ends the process that was made ahead.
+    pub(crate) fn forget(&mut self) {
+        self.spare = None;
     }
 
     /// Forgets the process that was made ahead when it is the one that has ended.

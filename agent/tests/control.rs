@@ -385,7 +385,7 @@ fn a_host_is_no_template_and_keeps_its_clock() {
         return;
     }
     for mut agent in [Agent::start(), Agent::start_as_first()] {
-        let prepare = Prepare { nonce: "0".repeat(32), spec: None, shares: Vec::new() };
+        let prepare = Prepare { nonce: "0".repeat(32), specs: Vec::new(), shares: Vec::new() };
         let awaken = Awaken { seed: "0".repeat(128), realtime_ns: 1 };
         for call in [Call::Prepare(Box::new(prepare)), Call::Awaken(awaken)] {
             let failure = agent.call(call).unwrap_err();

@@ -81,7 +81,11 @@ fn awakens(agent: &mut Agent) {
     };
     assert_eq!(nonce(agent.call(awaken("0f")).unwrap()), None);
     let prepare = |nonce: &str| {
-        Call::Prepare(Box::new(Prepare { nonce: nonce.to_owned(), spec: None, shares: Vec::new() }))
+        Call::Prepare(Box::new(Prepare {
+            nonce: nonce.to_owned(),
+            specs: Vec::new(),
+            shares: Vec::new(),
+        }))
     };
     agent.call(prepare("0123")).unwrap_err();
     let digits = "0123456789abcdef".repeat(2);
@@ -91,8 +95,8 @@ fn awakens(agent: &mut Agent) {
     agent.call(Call::Awaken(Awaken { seed: "12".to_owned(), realtime_ns: 0 })).unwrap_err();
 }
 
-fn prepare(nonce: &str, spec: Option<Value>) -> Call {
-    Call::Prepare(Box::new(Prepare { nonce: nonce.to_owned(), spec, shares: Vec::new() }))
+fn prepare(nonce: &str, specs: Vec<Value>) -> Call {
+    Call::Prepare(Box::new(Prepare { nonce: nonce.to_owned(), specs, shares: Vec::new() }))
 }
 
 /// What a container sees of itself.
@@ -100,6 +104,11 @@ const LOOK: &str = "cat /proc/self/mountinfo; echo ==; cat /proc/1/status; echo 
     cat /proc/self/cgroup /sys/fs/cgroup/*.max /proc/1/limits; hostname; pwd; umask; echo /proc/[0-9]* $(ls /proc/1/fd); \
     ls -l /proc/1/ns/ | sed 's/.*-> //'; wc -c /proc/kcore /proc/sched_debug; echo /sys/firmware/*; mknod /tmp/disk b 254 0 && \
     head -c 1 /tmp/disk; for file in /proc/sys/kernel/hostname /proc/sysrq-trigger /dev/null /dev/zero; do echo x > $file; done";
+
+/// Some of it, in few processes.
+const GLANCE: &str = "cat /proc/self/mountinfo; echo ==; cat /proc/1/status; echo ==; cd /dev; ls -lan . shm mqueue pts; echo ==; \
+    cat /proc/self/cgroup; echo /proc/[0-9]* /sys/firmware/* /proc/kcore; \
+    for file in /proc/sys/kernel/hostname /dev/null; do echo x > $file; done";
 
 /// As two containers must agree about it: without numbers that the kernel gives out, in an order of its own.
 fn likeness(out: &str) -> Vec<String> {
@@ -147,7 +156,7 @@ fn a_container_that_was_made_ahead() {
     asked["linux"]["resources"] = limits;
     let ordinary = agent.run_in(layers(Upper::Tmpfs), asked.clone());
     let nonce = "0".repeat(32);
-    agent.call(prepare(&nonce, Some(expected.clone()))).unwrap();
+    agent.call(prepare(&nonce, vec![expected.clone()])).unwrap();
     let begin = agent.instructions();
     let ahead = agent.run_in(layers(Upper::Tmpfs), asked.clone());
     println!(
@@ -164,7 +173,7 @@ fn a_container_that_was_made_ahead() {
     let fine = |text: &str| (text.to_owned(), ExitStatus::Code(0));
     assert_eq!(out(agent.run_in(layers(Upper::Tmpfs), shell("echo again"))), fine("again\n"));
     expected["linux"]["maskedPaths"] = json!([]);
-    agent.call(prepare(&nonce, Some(expected.clone()))).unwrap();
+    agent.call(prepare(&nonce, vec![expected.clone()])).unwrap();
     assert_eq!(out(agent.run_in(layers(Upper::None), shell("echo other"))), fine("other\n"));
     expected["process"] = process(&["sh", "-c", "tty; grep -c . /proc/1/mountinfo; touch /x"]);
     expected["process"]["terminal"] = json!(true);
@@ -180,8 +189,139 @@ fn a_container_that_was_made_ahead() {
     agent.delete("t").unwrap();
     let mut unknown = shell("true");
     unknown["mounts"][0]["type"] = json!("nofs");
-    agent.call(prepare(&nonce, Some(unknown))).unwrap();
+    agent.call(prepare(&nonce, vec![unknown])).unwrap();
     assert_eq!(agent.power_off().0, End::PowerOff);
+}
+
+/// A container, and how many of its mounts were made ahead with its process.
+fn look(agent: &mut Agent, spec: &Value) -> (Option<usize>, (String, String, ExitStatus)) {
+    let stdio = Stdio { main: Some(1), stdin: false, stderr: Some(2) };
+    let reply = agent.create_in("c", spec.clone(), layers(Upper::Tmpfs), stdio).unwrap();
+    let Reply::Process { ahead, .. } = reply else { panic!("{reply:?}") };
+    agent.start_container("c").unwrap();
+    let (mut out, mut err) = (String::new(), String::new());
+    agent.stream(1).read_to_string(&mut out).unwrap();
+    agent.stream(2).read_to_string(&mut err).unwrap();
+    let status = agent.wait("c", None).status;
+    agent.delete("c").unwrap();
+    (ahead, (out, err, status))
+}
+
+/// Containers of all kinds of which one process is made ahead are like those that are made when they are asked for.
+#[test]
+fn containers_of_other_kinds_that_were_made_ahead() {
+    let Some(mut agent) = boot() else { return };
+    let usual = shell(GLANCE);
+    let mut expected = vec![shell("true")];
+    let mut asked = Vec::new();
+    let mut case = |name, mounts, change: &dyn Fn(&mut Value), is_expected: bool| {
+        let mut spec = usual.clone();
+        change(&mut spec);
+        if is_expected {
+            expected.push(spec.clone());
+        }
+        asked.push((name, spec, mounts));
+    };
+    case("without a cgroup namespace", Some(6), &|spec| without_cgroup_namespace(spec), true);
+    case(
+        "with other options, and other paths hidden",
+        Some(7),
+        &|spec| {
+            spec["mounts"][0]["options"] = json!([]);
+            spec["mounts"][1]["options"] =
+                json!(["nosuid", "noexec", "strictatime", "mode=755", "size=65536k"]);
+            spec["mounts"][4]["options"] =
+                json!(["rprivate", "nosuid", "noexec", "nodev", "relatime", "ro"]);
+            spec["linux"]["maskedPaths"] =
+                json!(["/proc/kcore", "/sys/firmware", "/sys/dev/block"]);
+            spec["linux"]["readonlyPaths"] = json!(["/proc/sys", "/proc/bus"]);
+        },
+        true,
+    );
+    case(
+        "with a tmpfs more and one less",
+        Some(7),
+        &|spec| {
+            let mounts = spec["mounts"].as_array_mut().unwrap();
+            mounts[6] = json!({"destination": "/run", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]});
+        },
+        true,
+    );
+    case(
+        "with fewer capabilities, more hidden, and kernel parameters",
+        Some(7),
+        &|spec| {
+            let some = json!(["CAP_KILL", "CAP_AUDIT_WRITE"]);
+            let sets =
+                json!({"bounding": some, "effective": some, "permitted": some, "ambient": some});
+            spec["process"]["capabilities"] = sets;
+            spec["process"]["noNewPrivileges"] = json!(true);
+            spec["linux"]["sysctl"] =
+                json!({"net.ipv4.ping_group_range": "0 7", "kernel.shmmax": "4096"});
+            let masked = spec["linux"]["maskedPaths"].as_array_mut().unwrap();
+            masked.extend([json!("/proc/meminfo"), json!("/sys/class")]);
+            let look =
+                format!("{LOOK}; cat /proc/sys/net/ipv4/ping_group_range /proc/sys/kernel/shmmax");
+            spec["process"]["args"][2] = json!(look);
+        },
+        false,
+    );
+    case(
+        "with less hidden",
+        Some(6),
+        &|spec| {
+            let read_only = json!(["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger"]);
+            spec["linux"]["readonlyPaths"] = read_only;
+        },
+        false,
+    );
+    case(
+        "with a device more",
+        Some(0),
+        &|spec| {
+            let device =
+                json!({"path": "/dev/own", "type": "c", "major": 1, "minor": 5, "fileMode": 0o600});
+            spec["linux"]["devices"] = json!([device]);
+        },
+        false,
+    );
+    case(
+        "with more capabilities",
+        None,
+        &|spec| {
+            let all = json!(["CAP_CHOWN", "CAP_SYS_ADMIN"]);
+            spec["process"]["capabilities"] = json!({"bounding": all, "permitted": all});
+        },
+        false,
+    );
+    case("in the agent's namespace", None, &|spec| without_namespace(spec, "ipc"), false);
+    for (name, spec, mounts) in asked {
+        let (none, ordinary) = look(&mut agent, &spec);
+        assert_eq!(none, None, "{name}");
+        agent.call(prepare(&"0".repeat(32), expected.clone())).unwrap();
+        let (ahead, own) = look(&mut agent, &spec);
+        assert_eq!(ahead, mounts, "{name}");
+        assert_eq!(likeness(&own.0), likeness(&ordinary.0), "{name}");
+        assert_eq!((own.1, own.2), (ordinary.1, ordinary.2), "{name}");
+    }
+    // One that sees the agent's processes does not see what waits for another.
+    let mut all = shell("cat /proc/[0-9]*/cmdline | tr '\\0' '\\n' | sort");
+    without_namespace(&mut all, "pid");
+    agent.call(prepare(&"0".repeat(32), expected)).unwrap();
+    let (ahead, (first, ..)) = look(&mut agent, &all);
+    assert_eq!(ahead, None);
+    // It shares the agent's memory, and so its words.
+    assert_eq!(first.lines().filter(|line| *line == "/init").count(), 1, "{first}");
+    assert_eq!(agent.power_off().0, End::PowerOff);
+}
+
+fn without_namespace(spec: &mut Value, kind: &str) {
+    let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.retain(|namespace| namespace["type"] != kind);
+}
+
+fn without_cgroup_namespace(spec: &mut Value) {
+    without_namespace(spec, "cgroup");
 }
 
 fn awaken(seed: u8) -> Call {
@@ -197,7 +337,7 @@ fn clones() {
     let nonce = "0123456789abcdef".repeat(2);
     let expected = Prepare {
         nonce: nonce.clone(),
-        spec: Some(shell("true")),
+        specs: vec![shell("true")],
         shares: vec!["root".to_owned()],
     };
     let template = Agent::template(parts.clone(), expected);

@@ -24,6 +24,7 @@ use crate::{
     hooks::State,
     identity::Identity,
     launch::{Launch, Launched, Work},
+    likeness,
     lsm::Label,
     mount::{self, Entry, Mounts, Nodes, Root, RootMount},
     namespace::Namespaces,
@@ -32,7 +33,7 @@ use crate::{
     record::Record,
     rlimit::Limits,
     seccomp::Filter,
-    spare::{Group, Spare},
+    spare::Spare,
     spec::{self, Linux, NamespaceType, Resources, Spec},
     sysctl::Sysctls,
     terminal::Size,
@@ -126,6 +127,8 @@ pub struct Created {
     pub console: Option<OwnedFd>,
     /// A line for each property that had to be left out.
     pub warnings: Vec<String>,
+    /// Its process was made ahead, with so many of its mounts.
+    pub mounts_ahead: Option<usize>,
 }
 
 /// A process that joined a container, and its terminal's master when it has one.
@@ -158,6 +161,7 @@ pub(crate) struct Made {
     pub(crate) facts: Facts,
     pub(crate) can_trace: bool,
     pub(crate) warnings: Vec<String>,
+    pub(crate) mounts_ahead: Option<usize>,
 }
 
 impl<'a> Builder<'a> {
@@ -206,10 +210,10 @@ impl<'a> Builder<'a> {
     /// All kinds of [`Error`]; nothing is left behind then.
     pub fn init(self, id: &str, spec: &Spec, root: Root) -> Result<Created, Error> {
         let made = self.make(id, spec, root, None)?;
-        let Made { launched, cgroup, facts, can_trace, warnings } = made;
+        let Made { launched, cgroup, facts, can_trace, warnings, mounts_ahead } = made;
         let Launched { process, pending, console } = launched;
         let container = Container::new(id.to_owned(), process, cgroup, pending, facts, can_trace);
-        Ok(Created { container, console, warnings })
+        Ok(Created { container, console, warnings, mounts_ahead })
     }
 
     /// `gate`: where the process waits to be started, when that is not its maker's to do; the maker's hooks and those
@@ -280,9 +284,10 @@ impl<'a> Builder<'a> {
             state: state.clone(),
             environment: process.env.clone(),
         };
-        if ahead.is_some() {
-            identity = identity.made_ahead();
+        if let Some(bounding) = ahead.as_ref().and_then(Spare::bounding) {
+            identity = identity.made_ahead(bounding);
         }
+        let mounts_ahead = init.ahead.map(|ahead| ahead.mounts);
         let (streams, mut descriptors) = streams(self.stdio, process);
         descriptors.extend(gate);
         let own_maps = namespaces.new_user().then_some(&namespaces.maps);
@@ -299,15 +304,19 @@ impl<'a> Builder<'a> {
         }
         let path = linux.cgroups_path.as_deref();
         let (cgroup, left_out, filter) = match &mut ahead {
-            Some(ahead) => {
+            Some(ahead) if namespaces.has_cgroup() => {
                 let left_out = limit(platform, ahead.cgroup(), resources)?;
-                let (cgroup, filter) =
-                    ahead.take_group(id).map(|Group { cgroup, filter }| (cgroup, filter)).unzip();
+                let (cgroup, filter) = ahead.take_group(id, likeness::rules(linux));
                 (cgroup, left_out, filter)
             }
-            None => {
+            ahead => {
                 let (cgroup, left_out) = make_cgroup(platform, id, path, resources)?;
-                (cgroup, left_out, None)
+                // The other group goes with the guest: nobody sees it.
+                let filter = ahead.as_mut().and_then(|ahead| {
+                    let (_, filter) = ahead.take_group(id, likeness::rules(linux));
+                    filter
+                });
+                (cgroup, left_out, filter)
             }
         };
         warnings.extend(left_out);
@@ -332,14 +341,13 @@ impl<'a> Builder<'a> {
             hooks: Some(&run_hooks),
         };
         let launched = match ahead {
-            Some(ahead) => launch.take(work, ahead),
+            Some(ahead) => launch.take(work, ahead, !namespaces.has_cgroup()),
             None => launch.init(work, &namespaces),
         };
         let launched = launched.and_then(|launched| {
-            let rules = resources.map_or(&[][..], |resources| &resources.devices);
             let restricted = match (&cgroup, &filter) {
                 (Some(cgroup), Some(filter)) => cgroup.filter_devices(filter),
-                (Some(cgroup), None) => cgroup.restrict_devices(rules),
+                (Some(cgroup), None) => cgroup.restrict_devices(likeness::rules(linux)),
                 (None, _) => Ok(()),
             };
             match restricted {
@@ -354,7 +362,7 @@ impl<'a> Builder<'a> {
             }
         });
         match launched {
-            Ok(launched) => Ok(Made { launched, cgroup, facts, can_trace, warnings }),
+            Ok(launched) => Ok(Made { launched, cgroup, facts, can_trace, warnings, mounts_ahead }),
             Err(error) => {
                 if let Some(cgroup) = &cgroup {
                     // The first error is what matters.
@@ -550,6 +558,6 @@ fn plan(
         entry: Entry::Pivot,
         hooks: InitHooks::default(),
         gate: None,
-        made_ahead: false,
+        ahead: None,
     })
 }

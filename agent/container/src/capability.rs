@@ -115,11 +115,19 @@ impl Sets {
         self.effective.contains(CapabilitySet::SYS_ADMIN)
     }
 
-    /// Takes what is not in the bounding set out of it; needs `CAP_SETPCAP`.
-    pub(crate) fn drop_bounding(&self) -> Result<(), Error> {
+    /// Its bounding set has all of the other's.
+    pub(crate) fn bounds(&self, other: &Self) -> bool {
+        self.bounding.contains(other.bounding)
+    }
+
+    /// Takes what is not in the bounding set out of it; needs `CAP_SETPCAP`. `dropped`: what is not in its one has been taken
+    /// out already.
+    pub(crate) fn drop_bounding(&self, dropped: Option<&Self>) -> Result<(), Error> {
         for bit in 0..u64::BITS {
             let one = CapabilitySet::from_bits_retain(1 << bit);
-            if self.bounding.contains(one) {
+            if self.bounding.contains(one)
+                || dropped.is_some_and(|dropped| !dropped.bounding.contains(one))
+            {
                 continue;
             }
             match remove_capability_from_bounding_set(one) {
@@ -213,6 +221,8 @@ mod tests {
         assert_eq!(sets.effective, CapabilitySet::KILL);
         assert_eq!(sets.ambient, CapabilitySet::empty());
         assert!(!sets.can_trace() && !sets.can_filter());
-        assert_eq!(Sets::new(None, CapabilitySet::all()).bounding, CapabilitySet::empty());
+        let none = Sets::new(None, CapabilitySet::all());
+        assert_eq!(none.bounding, CapabilitySet::empty());
+        assert!(sets.bounds(&none) && sets.bounds(&sets) && !none.bounds(&sets));
     }
 }

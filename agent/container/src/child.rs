@@ -105,7 +105,16 @@ pub(crate) struct Init {
     /// A listening socket: the process waits there for the one who starts it, not for its maker.
     pub(crate) gate: Option<RawFd>,
     /// Its process was made ahead: it is in its namespaces.
-    pub(crate) made_ahead: bool,
+    pub(crate) ahead: Option<Ahead>,
+}
+
+/// What a container has of what was made ahead, beside its process.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ahead {
+    /// How many of its mounts.
+    pub(crate) mounts: usize,
+    /// It wants no cgroup namespace: that of this process is the one that it wants to be in.
+    pub(crate) leave: Option<RawFd>,
 }
 
 /// The hooks that a container's first process runs, or waits for.
@@ -202,6 +211,8 @@ impl Job {
             Task::Init(init) => {
                 named.extend(&mut init.gate);
                 named.extend(init.mounts.named());
+                named.extend(init.sysctls.named());
+                named.extend(init.ahead.as_mut().and_then(|ahead| ahead.leave.as_mut()));
             }
             Task::Exec { target, root, .. } => {
                 named.push(target);
@@ -290,7 +301,13 @@ impl Init {
     ) -> Result<Option<OwnedFd>, Error> {
         let shared =
             self.propagation.is_some_and(|kind| kind.contains(MountPropagationFlags::SHARED));
-        if !self.made_ahead {
+        if let Some(ahead) = &self.ahead {
+            if let Some(maker) = ahead.leave {
+                let kind = ThreadNameSpaceType::CONTROL_GROUP;
+                rustix::thread::move_into_thread_name_spaces(open_number(maker), kind)
+                    .map_err(at("go back to", "the agent's cgroup namespace"))?;
+            }
+        } else {
             if !self.namespaces.needs_forerunner() {
                 self.namespaces.join()?;
             }

@@ -68,6 +68,10 @@ impl Process {
         Self { pid, pidfd }
     }
 
+    pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
     /// Its number where the engine runs.
     #[must_use]
     pub fn pid(&self) -> Pid {

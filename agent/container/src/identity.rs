@@ -39,8 +39,8 @@ pub(crate) struct Identity {
     personality: Option<u32>,
     /// The process has the user and the groups already.
     same_user: bool,
-    /// The process has its bounding set of capabilities already.
-    bounded: bool,
+    /// What is not in this one's bounding set of capabilities, the process has dropped already.
+    bounded: Option<Sets>,
 }
 
 impl Identity {
@@ -70,7 +70,7 @@ impl Identity {
             filter,
             personality: None,
             same_user: false,
-            bounded: false,
+            bounded: None,
         })
     }
 
@@ -85,9 +85,9 @@ impl Identity {
         Self { same_user, ..self }
     }
 
-    /// For a process that was made ahead.
-    pub(crate) fn made_ahead(self) -> Self {
-        Self { bounded: true, ..self }
+    /// For a process that was made ahead, with this bounding set.
+    pub(crate) fn made_ahead(self, bounding: Sets) -> Self {
+        Self { bounded: Some(bounding), ..self }
     }
 
     /// The limits, which are then somebody else's to set.
@@ -117,9 +117,7 @@ impl Identity {
                 .map_or(Ok(()), Filter::install)
                 .map_err(at("install", "linux.seccomp"))?;
         }
-        if !self.bounded {
-            self.capabilities.drop_bounding()?;
-        }
+        self.capabilities.drop_bounding(self.bounded.as_ref())?;
         self.switch_user()?;
         self.capabilities.apply(false)?;
         umask(self.umask);

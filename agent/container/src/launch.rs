@@ -111,8 +111,16 @@ impl Launch<'_> {
         .map_err(at("go back to", "the agent's PID namespace"))
     }
 
-    /// Has a process that was made ahead do it.
-    pub(crate) fn take(&self, work: Work, ahead: Spare) -> Result<Launched, Error> {
+    /// Has a process that was made ahead do it. `other_group`: it is in another group than the container's.
+    pub(crate) fn take(
+        &self,
+        work: Work,
+        ahead: Spare,
+        other_group: bool,
+    ) -> Result<Launched, Error> {
+        if let (true, Some(cgroup), Some(pid)) = (other_group, self.cgroup, ahead.pid()) {
+            cgroup.take_in(pid)?;
+        }
         let Some(ahead) = ahead.into_waiting() else { return Err(spare::died()) };
         let (job, descriptors) = Job::of(work, ahead.theirs());
         let job = OwnedJob(Box::into_raw(Box::new(job)));

@@ -22,6 +22,7 @@ pub mod hooks;
 mod identity;
 mod idmap;
 mod launch;
+mod likeness;
 mod lsm;
 mod mount;
 mod namespace;

@@ -13,23 +13,24 @@ use std::{
 use rustix::{
     fs::Mode,
     mount::{MountFlags, UnmountFlags},
-    process::{Pid, umask},
+    process::{Pid, PidfdGetfdFlags, pidfd_getfd, umask},
 };
 
 use crate::{
     builder::Platform,
     capability::Sets,
     cgroup::{Cgroup, DeviceFilter},
-    child::{self, Init, Job, Streams},
+    child::{self, Ahead, Init, Job, Streams},
     clone::{self, Stack},
     container::Process,
     descriptors,
     error::{Error, Kind, at},
-    mount::{self, Mounts, Nodes, Outside},
+    likeness::{self, Expected, Likeness},
+    mount::{self, Nodes, Outside, Tree},
     namespace::Namespaces,
     report::{self, Report},
-    spec::{self, Device, DeviceRule, Linux, Namespace, Resources, Spec},
-    sys,
+    spec::{DeviceRule, Linux, Resources, Spec},
+    sys, sysctl,
 };
 
 /// What its group is called: no container's id has a colon.
@@ -37,12 +38,17 @@ const ID: &str = "ahead:";
 
 /// A process that waits to become a container's.
 #[derive(Debug)]
-pub struct Spare(Option<Waiting>);
+pub struct Spare {
+    waiting: Option<Waiting>,
+    /// Descriptors of the process. What it closes is not taken down then, which would take it longer than all else.
+    kept: Vec<OwnedFd>,
+}
 
 /// It, and all that it needs.
 #[derive(Debug)]
 pub(crate) struct Waiting {
     likeness: Likeness,
+    bounding: Sets,
     pub(crate) process: Process,
     pub(crate) report: OwnedFd,
     pub(crate) stack: Stack,
@@ -57,31 +63,20 @@ pub(crate) struct Group {
     pub(crate) filter: DeviceFilter,
 }
 
-/// All of a specification that has gone into a process which was made ahead.
-#[derive(Debug, PartialEq, Eq)]
-struct Likeness {
-    namespaces: BTreeSet<spec::NamespaceType>,
-    bounding: Sets,
-    mounts: Vec<spec::Mount>,
-    /// The nodes, when they are made ahead.
-    devices: Option<Vec<Device>>,
-    /// Read-only and masked paths, when they are ahead.
-    hidden: Option<[Vec<String>; 2]>,
-    rules: Vec<DeviceRule>,
-}
-
 /// What the process does before it waits, and what it is handed then.
 #[derive(Debug)]
 struct Stage {
     report: RawFd,
+    /// The process that makes it: whose cgroup namespace it was in.
+    maker: RawFd,
     namespaces: Namespaces,
     scratch: PathBuf,
-    mounts: Mounts,
-    nodes: Option<Nodes>,
-    hidden: Option<[Vec<String>; 2]>,
+    expected: Vec<Expected>,
     bounding: Sets,
-    /// By the process: its numbers of the trees that it has made.
-    trees: Vec<Option<RawFd>>,
+    /// By the process: the trees that it has made, and its numbers of them.
+    trees: Vec<(Tree, RawFd)>,
+    /// By the process: its number of a `/proc/sys` that is not read-only.
+    sysctls: Option<RawFd>,
     /// By its maker: what it becomes.
     job: *mut Job,
 }
@@ -97,73 +92,45 @@ impl Drop for OwnedStage {
     }
 }
 
-impl Likeness {
-    /// With the places of the mounts that are made ahead. `None` for a specification of which nothing can be.
-    fn of(
-        spec: &Spec,
-        linux: &Linux,
-        mounts: &Mounts,
-        platform: &Platform,
-    ) -> Option<(Self, Vec<usize>)> {
-        let wanted =
-            [spec::NamespaceType::Pid, spec::NamespaceType::Mount, spec::NamespaceType::Cgroup];
-        let has = |kind| linux.namespaces.iter().any(|namespace| namespace.kind == kind);
-        let other = |namespace: &Namespace| {
-            let apart = [spec::NamespaceType::User, spec::NamespaceType::Time];
-            namespace.path.is_some() || apart.contains(&namespace.kind)
-        };
-        let shared =
-            linux.rootfs_propagation.as_deref().is_some_and(|kind| kind.contains("shared"));
-        let fits = wanted.into_iter().all(has) && !linux.namespaces.iter().any(other);
-        // A sysctl is set before its path becomes read-only.
-        if !fits || shared || !linux.sysctl.is_empty() {
-            return None;
-        }
-        let places = mounts.ahead();
-        let in_dev = |device: &Device| device.path.starts_with("/dev/");
-        let nodes = mounts.has_dev_ahead(&places) && linux.devices.iter().all(in_dev);
-        let hidden = [linux.readonly_paths.clone(), linux.masked_paths.clone()];
-        let hides = nodes && hidden.iter().all(|paths| mounts.has_ahead(&places, paths));
-        let likeness = Self {
-            namespaces: linux.namespaces.iter().map(|namespace| namespace.kind).collect(),
-            bounding: platform.sets(spec.process.as_ref()?).only_bounding(),
-            mounts: places.iter().filter_map(|at| spec.mounts.get(*at)).cloned().collect(),
-            devices: nodes.then(|| linux.devices.clone()),
-            hidden: hides.then_some(hidden),
-            rules: rules(linux).to_vec(),
-        };
-        Some((likeness, places))
-    }
-}
-
-fn rules(linux: &Linux) -> &[DeviceRule] {
-    linux.resources.as_ref().map_or(&[], |resources| &resources.devices)
-}
-
 impl Spare {
-    /// Makes a process for a container like this one; `None` where that cannot be.
+    /// Makes a process for a container like the first of these, with the mounts of all that are like it in their namespaces;
+    /// `None` where that cannot be.
     ///
     /// # Errors
     /// All kinds of [`Error`]; nothing is left behind then.
-    pub fn make(platform: &Platform, spec: &Spec) -> Result<Option<Self>, Error> {
+    pub fn make(platform: &Platform, specs: &[Spec]) -> Result<Option<Self>, Error> {
         let fallback = Linux::default();
-        let linux = spec.linux.as_ref().unwrap_or(&fallback);
-        let namespaces = Namespaces::new(linux)?;
-        let mut mounts = Mounts::new(&spec.mounts, "", false)?;
-        let Some((likeness, places)) = Likeness::of(spec, linux, &mounts, platform) else {
-            return Ok(None);
-        };
+        let linux_of = |spec: &'_ Spec| spec.linux.as_ref().unwrap_or(&fallback).clone();
+        let Some(first) = specs.first() else { return Ok(None) };
+        let linux = linux_of(first);
+        let (likeness, bounding) = (Likeness::of(&linux), likeness::bounding(platform, first));
+        let (Some(likeness), Some(bounding)) = (likeness, bounding) else { return Ok(None) };
         let groups = platform.cgroups.as_ref().filter(|groups| groups.is_unified());
         let Some(cgroups) = groups.filter(|_| platform.share_memory) else { return Ok(None) };
-        let filter = DeviceFilter::load(rules(linux))?;
-        mounts.keep(&places);
+        let mut namespaces = Namespaces::new(&linux)?;
+        namespaces.cgroup = true;
+        let mut expected: Vec<Expected> = Vec::new();
+        for spec in specs {
+            let linux = linux_of(spec);
+            if Likeness::of(&linux).as_ref() == Some(&likeness) {
+                // What they limit, groups have controllers for: later that takes long.
+                linux.resources.as_ref().map_or(Ok(()), |limits| cgroups.enable_for(limits))?;
+                let made = expected.iter().flat_map(|expected| &expected.trees);
+                expected.extend(Expected::new(spec, &linux, &made.collect::<Vec<_>>())?);
+            }
+        }
+        let filter = DeviceFilter::load(likeness::rules(&linux))?;
         // Its limits are set when they are known.
         let (cgroup, _) = cgroups.create(None, ID, &Resources::default())?;
-        mounts.show_groups(mount::groups(Some(&cgroup)), true);
-        match Waiting::make(platform, likeness, namespaces, mounts, &cgroup) {
+        for expected in &mut expected {
+            expected.mounts.show_groups(mount::groups(Some(&cgroup)), true);
+        }
+        match Waiting::make(platform, (likeness, bounding), namespaces, expected, &cgroup) {
             Ok(made) => {
                 let group = Some(Group { cgroup, filter });
-                Ok(Some(Self(Some(Waiting { group, ..made }))))
+                let mut spare = Self { waiting: Some(Waiting { group, ..made }), kept: Vec::new() };
+                spare.keep()?;
+                Ok(Some(spare))
             }
             Err(error) => {
                 // The first error is what matters.
@@ -173,10 +140,23 @@ impl Spare {
         }
     }
 
+    fn keep(&mut self) -> Result<(), Error> {
+        let Some(waiting) = &self.waiting else { return Ok(()) };
+        let stage = waiting.stage();
+        let trees = stage.trees.iter().map(|(_, number)| *number);
+        for number in trees.chain(stage.sysctls) {
+            let none = PidfdGetfdFlags::empty();
+            let kept = pidfd_getfd(waiting.process.pidfd(), number, none)
+                .map_err(at("keep", "what was made ahead"))?;
+            self.kept.push(kept);
+        }
+        Ok(())
+    }
+
     /// Its number where the engine runs.
     #[must_use]
     pub fn pid(&self) -> Option<Pid> {
-        self.0.as_ref().map(|waiting| waiting.process.pid())
+        self.waiting.as_ref().map(|waiting| waiting.process.pid())
     }
 
     /// Takes the process for a container when it is what that wants, and leaves to `init` only what is still to do.
@@ -187,40 +167,68 @@ impl Spare {
         linux: &Linux,
         init: &mut Init,
     ) -> Option<Self> {
-        let (likeness, places) = Likeness::of(spec, linux, &init.mounts, platform)?;
-        let waiting = self.0.take_if(|waiting| waiting.likeness == likeness)?;
-        init.mounts.use_trees(&places, waiting.trees());
-        init.made_ahead = true;
-        if likeness.devices.is_some() {
-            init.nodes = None;
+        let (likeness, bounding) = (Likeness::of(linux)?, likeness::bounding(platform, spec)?);
+        let waiting = self.waiting.take_if(|waiting| {
+            waiting.likeness == likeness && waiting.bounding.bounds(&bounding)
+        })?;
+        let stage = waiting.stage();
+        let trees: Vec<_> = stage.trees.iter().map(|(tree, _)| tree).collect();
+        let chosen = likeness::choose(&init.mounts, linux, &trees);
+        let used = chosen.iter().filter_map(|chosen| stage.trees.get(chosen.tree));
+        for (chosen, (tree, number)) in chosen.iter().zip(used.clone()) {
+            init.mounts.use_tree(&chosen.places, *number);
+            if tree.nodes().is_some() {
+                init.nodes = None;
+            }
         }
-        if likeness.hidden.is_some() {
-            init.read_only_paths.clear();
-            init.masked_paths.clear();
+        let used = used.map(|(tree, _)| tree);
+        if used.clone().any(|tree| tree.hidden().next().is_some()) {
+            init.sysctls.write_in(stage.sysctls);
         }
-        Some(Self(Some(waiting)))
+        [init.read_only_paths, init.masked_paths] = likeness::rest(linux, used);
+        init.ahead = Some(Ahead {
+            mounts: chosen.iter().map(|chosen| chosen.places.len()).sum(),
+            leave: (!likeness::takes_group(linux)).then_some(stage.maker),
+        });
+        // What the container has is nobody else's: it can be unmounted there.
+        let mut number = 0..;
+        self.kept.retain(|_| {
+            let number = number.next();
+            !chosen.iter().any(|chosen| Some(chosen.tree) == number)
+        });
+        Some(Self { waiting: Some(waiting), kept: Vec::new() })
+    }
+
+    /// The bounding set of its capabilities.
+    pub(crate) fn bounding(&self) -> Option<Sets> {
+        self.waiting.as_ref().map(|waiting| waiting.bounding)
     }
 
     /// The group in which it is.
     pub(crate) fn cgroup(&self) -> Option<&Cgroup> {
-        self.0.as_ref()?.group.as_ref().map(|group| &group.cgroup)
+        self.waiting.as_ref()?.group.as_ref().map(|group| &group.cgroup)
     }
 
-    /// Takes the group, for the container of this id.
-    pub(crate) fn take_group(&mut self, id: &str) -> Option<Group> {
-        let Group { cgroup, filter } = self.0.as_mut()?.group.take()?;
-        Some(Group { cgroup: cgroup.of(id), filter })
+    /// Takes the group, for the container of this id, and its filter, when that is one of these rules.
+    pub(crate) fn take_group(
+        &mut self,
+        id: &str,
+        rules: &[DeviceRule],
+    ) -> (Option<Cgroup>, Option<DeviceFilter>) {
+        let group = self.waiting.as_mut().and_then(|waiting| waiting.group.take());
+        let Some(Group { cgroup, filter }) = group else { return (None, None) };
+        (Some(cgroup.of(id)), Some(filter).filter(|filter| filter.is_of(rules)))
     }
 
     /// The process, for whoever gives it its job; it does not end with the spare any more.
     pub(crate) fn into_waiting(mut self) -> Option<Waiting> {
-        self.0.take()
+        self.waiting.take()
     }
 }
 
 impl Drop for Spare {
     fn drop(&mut self) {
-        if let Some(waiting) = self.0.take() {
+        if let Some(waiting) = self.waiting.take() {
             waiting.process.end();
             // A group that is left goes with the guest.
             let _ = waiting.group.as_ref().map(|group| group.cgroup.remove());
@@ -231,9 +239,9 @@ impl Drop for Spare {
 impl Waiting {
     fn make(
         platform: &Platform,
-        likeness: Likeness,
+        (likeness, bounding): (Likeness, Sets),
         namespaces: Namespaces,
-        mounts: Mounts,
+        expected: Vec<Expected>,
         cgroup: &Cgroup,
     ) -> Result<Self, Error> {
         let (report, theirs) = report::pair()?;
@@ -241,13 +249,13 @@ impl Waiting {
         let flags = namespaces.flags;
         let stage = Stage {
             report: theirs.as_raw_fd(),
+            maker: platform.own_process.as_raw_fd(),
             namespaces,
             scratch: platform.scratch.clone(),
-            mounts,
-            nodes: likeness.devices.as_deref().map(Nodes::new),
-            hidden: likeness.hidden.clone(),
-            bounding: likeness.bounding,
+            expected,
+            bounding,
             trees: Vec::new(),
+            sysctls: None,
             job: std::ptr::null_mut(),
         };
         let stage = OwnedStage(Box::into_raw(Box::new(stage)));
@@ -268,18 +276,17 @@ impl Waiting {
             process.end();
             return Err(error);
         }
-        Ok(Self { likeness, process, report, stack, group: None, stage })
+        Ok(Self { likeness, bounding, process, report, stack, group: None, stage })
     }
 
-    fn trees(&self) -> &[Option<RawFd>] {
+    fn stage(&self) -> &Stage {
         // SAFETY: the process only waits; the stage is its maker's to use.
-        unsafe { &(*self.stage.0).trees }
+        unsafe { &*self.stage.0 }
     }
 
     /// The descriptor by which the process reports, as it knows it.
     pub(crate) fn theirs(&self) -> RawFd {
-        // SAFETY: as in `trees`.
-        unsafe { (*self.stage.0).report }
+        self.stage().report
     }
 
     /// Gives the process what it is to do. `job` lives until it has executed its program or ended.
@@ -336,10 +343,19 @@ unsafe extern "C" fn wait(stage: *mut c_void) -> ! {
 impl Stage {
     /// In the process: makes what can be made now.
     fn make(&mut self) -> Result<(), Error> {
-        descriptors::arrange(&Streams::Inherited, 0, vec![&mut self.report])?;
+        let named = vec![&mut self.report, &mut self.maker];
+        descriptors::arrange(&Streams::Inherited, 0, named)?;
         umask(Mode::empty());
         self.namespaces.make()?;
         mount::keep_apart(false)?;
+        for expected in std::mem::take(&mut self.expected) {
+            self.set(&expected)?;
+        }
+        self.bounding.drop_bounding(None)
+    }
+
+    /// Makes all trees of a specification, and takes those that there are not yet.
+    fn set(&mut self, expected: &Expected) -> Result<(), Error> {
         let stage = self.scratch.join("root");
         let tmpfs = || {
             rustix::mount::mount("tmpfs", &stage, "tmpfs", MountFlags::empty(), c"mode=755")
@@ -349,22 +365,29 @@ impl Stage {
             mount::make_point(&stage)?;
             tmpfs()?;
         }
-        let sources = self.mounts.open()?;
+        let sources = expected.mounts.open()?;
         let outside = Outside::look_in(&stage)?;
-        self.mounts.make(sources)?;
-        if let Some(nodes) = &self.nodes {
-            nodes.make(None)?;
+        expected.mounts.make(sources)?;
+        let trees = &expected.trees;
+        if let Some(devices) = trees.iter().find_map(Tree::nodes) {
+            Nodes::new(devices).make(None)?;
         }
-        if let Some([read_only, masked]) = &self.hidden {
-            mount::read_only(read_only)?;
-            mount::mask(masked)?;
+        if self.sysctls.is_none() {
+            self.sysctls = sysctl::open().map(IntoRawFd::into_raw_fd);
         }
-        let trees = self.mounts.lift()?;
+        let trees: Vec<_> = trees.iter().map(Tree::without_absent).collect();
+        let hidden = |of: fn(&Tree) -> &BTreeSet<String>| -> Vec<_> {
+            trees.iter().flat_map(of).cloned().collect()
+        };
+        mount::read_only(&hidden(Tree::read_only))?;
+        mount::mask(&hidden(Tree::masked))?;
+        for tree in trees {
+            if !self.trees.iter().any(|(made, _)| made.is_like(&tree)) {
+                let number = tree.lift()?.into_raw_fd();
+                self.trees.push((tree, number));
+            }
+        }
         drop(outside.go_back()?);
-        rustix::mount::unmount(&stage, UnmountFlags::DETACH)
-            .map_err(at("unmount", stage.display()))?;
-        self.bounding.drop_bounding()?;
-        self.trees = trees.into_iter().map(|tree| tree.map(IntoRawFd::into_raw_fd)).collect();
-        Ok(())
+        rustix::mount::unmount(&stage, UnmountFlags::DETACH).map_err(at("unmount", stage.display()))
     }
 }

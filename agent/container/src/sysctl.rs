@@ -1,6 +1,9 @@
 //! Kernel parameters (sysctl(8)) of the namespaces that a container has for itself.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    os::fd::{BorrowedFd, OwnedFd, RawFd},
+};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 
@@ -10,9 +13,22 @@ use crate::{
     spec::NamespaceType,
 };
 
-/// Parameters to set: files under `/proc/sys` and their values.
+/// Where they are.
+const DIRECTORY: &str = "/proc/sys";
+
+/// Parameters to set: files under [`DIRECTORY`] and their values.
 #[derive(Debug, Default)]
-pub(crate) struct Sysctls(Vec<(String, String)>);
+pub(crate) struct Sysctls {
+    list: Vec<(String, String)>,
+    /// That directory, where it can be written to no more by its path.
+    directory: Option<RawFd>,
+}
+
+/// The directory, however it is hidden later; `None` without a `/proc`.
+pub(crate) fn open() -> Option<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat2(CWD, DIRECTORY, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS).ok()
+}
 
 const IPC: [&str; 8] = [
     "kernel.msgmax",
@@ -53,24 +69,37 @@ impl Sysctls {
                     "it is not of a namespace that the container has for itself",
                 ));
             }
-            all.push((format!("/proc/sys/{}", file.join("/")), value.clone()));
+            all.push((file.join("/"), value.clone()));
         }
-        Ok(Self(all))
+        Ok(Self { list: all, directory: None })
+    }
+
+    /// Has them written in this directory, which [`open`] returned.
+    pub(crate) fn write_in(&mut self, directory: Option<RawFd>) {
+        self.directory = directory;
+    }
+
+    /// The directory, when there is something to write.
+    pub(crate) fn named(&mut self) -> Option<&mut RawFd> {
+        self.directory.as_mut().filter(|_| !self.list.is_empty())
     }
 
     /// Writes them, through the container's own `/proc`.
     pub(crate) fn apply(&self) -> Result<(), Error> {
-        for (path, value) in &self.0 {
-            let file = rustix::fs::openat2(
-                CWD,
-                path,
-                OFlags::WRONLY | OFlags::CLOEXEC,
-                Mode::empty(),
-                ResolveFlags::NO_SYMLINKS,
-            )
-            .map_err(at("open", path))?;
+        for (name, value) in &self.list {
+            let path = || format!("{DIRECTORY}/{name}");
+            let open = |at: BorrowedFd<'_>, path: &str| {
+                let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+                rustix::fs::openat2(at, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)
+            };
+            let file = match self.directory {
+                // SAFETY: the process was made with it and has kept it.
+                Some(directory) => open(unsafe { BorrowedFd::borrow_raw(directory) }, name),
+                None => open(CWD, &path()),
+            }
+            .map_err(|errno| at("open", path())(errno))?;
             rustix::io::write(&file, value.as_bytes())
-                .map_err(at("write", format_args!("{value:?} to {path}")))?;
+                .map_err(|errno| at("write", format_args!("{value:?} to {}", path()))(errno))?;
         }
         Ok(())
     }
@@ -108,17 +137,14 @@ mod tests {
         let namespaces = Namespaces::new(&linux).unwrap();
         let check = |key: &str, owns_network| {
             Sysctls::new(&BTreeMap::from([(key.into(), "1".into())]), &namespaces, owns_network)
-                .map(|all| all.0[0].0.clone())
+                .map(|all| all.list[0].0.clone())
                 .ok()
         };
-        assert_eq!(check("kernel.msgmax", false).as_deref(), Some("/proc/sys/kernel/msgmax"));
+        assert_eq!(check("kernel.msgmax", false).as_deref(), Some("kernel/msgmax"));
         assert_eq!(check("net.core.somaxconn", false), None);
-        assert_eq!(
-            check("net.core.somaxconn", true).as_deref(),
-            Some("/proc/sys/net/core/somaxconn")
-        );
+        assert_eq!(check("net.core.somaxconn", true).as_deref(), Some("net/core/somaxconn"));
         let vlan = check("net/ipv4/conf/eth0.1/forwarding", true);
-        assert_eq!(vlan.as_deref(), Some("/proc/sys/net/ipv4/conf/eth0.1/forwarding"));
+        assert_eq!(vlan.as_deref(), Some("net/ipv4/conf/eth0.1/forwarding"));
         for bad in ["kernel.panic", "vm.swappiness", "net./../kernel.panic", "net...x"] {
             assert_eq!(check(bad, true), None, "{bad}");
         }

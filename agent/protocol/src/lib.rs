@@ -30,8 +30,11 @@ pub use pod::{Connect, MEMORY, Memory, Shared};
 pub use process::ProcessInfo;
 pub use stats::Stats;
 
+/// More specifications than this are not prepared for ([`Prepare::specs`]).
+pub const MAX_EXPECTED: usize = 16;
+
 /// The version of these messages; a monitor refuses an agent of another one.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// The port of the control connection.
 pub const CONTROL_PORT: u32 = 1024;
 /// The port of the streams' connections.

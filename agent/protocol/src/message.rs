@@ -107,8 +107,10 @@ pub enum Call<S = Value, P = Value, R = Value> {
 pub struct Prepare<S = Value> {
     /// 32 hexadecimal digits that the agent keeps in its memory: who knows them is a clone of this machine.
     pub nonce: String,
-    /// A container like those to come: what can be made ahead is made from it. A container that differs is made all the same.
-    pub spec: Option<S>,
+    /// Containers like those to come, at most [`crate::MAX_EXPECTED`]: what can be made ahead is made from them, the process from
+    /// the first. A container that differs is made all the same.
+    #[serde(default = "Vec::new", skip_serializing_if = "Vec::is_empty")]
+    pub specs: Vec<S>,
     /// Tags of virtio-fs devices that may be asked for ([`Create::shares`]), with nothing in them as yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shares: Vec<String>,
@@ -330,6 +332,9 @@ pub enum Reply {
         /// A line for each wish that this kernel does not know and that was left out.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         warnings: Vec<String>,
+        /// It was made ahead ([`Call::Prepare`]), with so many of its mounts.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ahead: Option<usize>,
     },
     /// Limits were changed; a line for each that this kernel does not know and that was left out.
     Updated {

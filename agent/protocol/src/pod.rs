@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Root, Token};
 
-/// Where a guest has the file systems of [`crate::Create::memory`], each in a directory of its name.
-pub const MEMORY: &str = "/run/bulkhead/memory";
+/// Where a guest has the file systems of [`crate::Create::memory`], each in a directory of its name: below [`crate::SHARES`], since what is
+/// mounted there is seen by processes that were made ahead.
+pub const MEMORY: &str = "/run/bulkhead/shares/:memory";
 
 /// A namespace of another container of the guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

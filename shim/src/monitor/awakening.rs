@@ -34,6 +34,8 @@ pub(super) struct Awakening {
     warnings: Vec<String>,
     /// Its VMM said that it cannot go on from the template.
     refused: bool,
+    /// Its container has a process that was made ahead, and so many of its mounts.
+    ahead: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -49,7 +51,7 @@ enum State {
 impl Awakening {
     /// The machine with these network cards, which a clone may have no room for.
     pub(super) fn begin(plan: &Plan, nics: &[Nic]) -> Result<(Self, VmConfig), Fault> {
-        let begun = |state, warnings| Self { state, warnings, refused: false };
+        let begun = |state, warnings| Self { state, warnings, refused: false, ahead: None };
         let Some(template) = &plan.template else {
             return Ok((begun(State::Boot, Vec::new()), booting(plan, nics)));
         };
@@ -76,10 +78,16 @@ impl Awakening {
         (std::mem::take(&mut self.warnings), self.refused)
     }
 
-    /// For `timeline.json`: what the machine is a clone of, and how its agent has proved it.
+    /// The agent has made the container.
+    pub(super) fn made(&mut self, ahead: Option<usize>) {
+        self.ahead = ahead;
+    }
+
+    /// For `timeline.json`: what the machine is a clone of, how its agent has proved it, and what of the container was made
+    /// before the clone was.
     pub(super) fn clone_of(&self) -> Value {
         match &self.state {
-            State::Awake(key, nonce) => json!({ "key": key, "nonce": nonce }),
+            State::Awake(key, nonce) => json!({ "key": key, "nonce": nonce, "ahead": self.ahead }),
             State::Boot | State::Asleep => Value::Null,
         }
     }

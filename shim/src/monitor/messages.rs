@@ -139,7 +139,8 @@ impl Monitor<'_> {
     }
 
     fn created(&mut self, result: Result<Reply, Failure>) -> Result<(), Fault> {
-        if let Reply::Process { warnings, .. } = result.map_err(Fault::Refused)? {
+        if let Reply::Process { warnings, ahead, .. } = result.map_err(Fault::Refused)? {
+            self.awakening.made(ahead);
             for warning in warnings.iter().take(MOST_WARNINGS) {
                 log(self.files, &printable(warning));
             }

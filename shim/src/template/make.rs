@@ -30,17 +30,15 @@ use serde_json::Value;
 use super::{
     Shape, TemplateError,
     files::{MEMORY, Made, STATE},
-    slots,
+    slots, usual,
 };
 use crate::{
-    container::spec,
     monitor::{LOG, VSOCK_DIRECTORY, VSOCK_NAME, chain, last_words, printable, sockets},
     sandbox::vm::{
         Identity,
         admission::{Admission, Admitted},
-        rewrite::{self, Role, ThisHost},
     },
-    settings::{Isolation, Settings},
+    settings::Settings,
 };
 
 /// How often the machine's counters are looked at until they stand still.
@@ -122,24 +120,7 @@ fn nonce() -> Result<String, TemplateError> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// A guest's specification like those that most containers have, from which its agent makes things ahead.
-fn usual() -> Result<Value, TemplateError> {
-    let failed = |error: &dyn std::fmt::Display| making(format!("the usual container: {error}"));
-    let command = ["sh".to_owned()];
-    let wishes = spec::Wishes {
-        command: &command,
-        hostname: "localhost",
-        isolation: Isolation::Vm,
-        cgroup: "/bulkhead/template",
-        ..spec::Wishes::default()
-    };
-    let spec = spec::build(&Default::default(), &wishes).map_err(|error| failed(&error))?;
-    let spec = serde_json::to_value(spec).map_err(|error| failed(&error))?;
-    let guest = rewrite::rewrite(&spec, Path::new("/"), None, Role::Alone, &ThisHost);
-    Ok(guest.map_err(|error| failed(&error))?.spec)
-}
-
-fn making(why: impl Into<String>) -> TemplateError {
+pub(super) fn making(why: impl Into<String>) -> TemplateError {
     TemplateError::Making(why.into())
 }
 
@@ -218,7 +199,7 @@ impl Maker {
     fn prepare(&mut self, nonce: &str) -> Result<(), TemplateError> {
         self.sequence += 1;
         let prepare =
-            Prepare { nonce: nonce.to_owned(), spec: Some(usual()?), shares: slots::tags() };
+            Prepare { nonce: nonce.to_owned(), specs: usual::specs()?, shares: slots::tags() };
         let request =
             Request::<Value> { seq: self.sequence, call: Call::Prepare(Box::new(prepare)) };
         let Some((socket, _)) = &mut self.agent else { return Err(making("it has no agent")) };
@@ -394,10 +375,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_usual_container_is_one_that_a_guest_can_make() {
-        let spec = usual().unwrap();
-        assert!(spec["linux"]["namespaces"].as_array().is_some_and(|list| !list.is_empty()));
-        assert!(spec["linux"].get("cgroupsPath").is_none());
+    fn nonces_are_all_different() {
         assert_eq!(nonce().unwrap().len(), 32);
         assert_ne!(nonce().unwrap(), nonce().unwrap());
     }

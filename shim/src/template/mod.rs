@@ -19,6 +19,7 @@ mod store;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod usual;
 
 use std::time::Duration;
 

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use super::{TemplateError, slots::Slots};
 
 /// The form of a template's directory and of what its agent is prepared with. Each change of one is a new version.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// The longest name of a tenant, in bytes.
 const MAX_TENANT: usize = 128;
 /// The first processor's part of `/proc/cpuinfo` is shorter.

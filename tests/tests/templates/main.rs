@@ -3,6 +3,7 @@
 
 mod bundles;
 mod damaged;
+mod engines;
 mod killed;
 mod made;
 mod storm;

@@ -132,6 +132,16 @@ impl Cgroup {
     /// The process that writes it.
     pub(crate) const HERE: &[u8] = b"0";
 
+    /// Puts a process of another group into this one, of version 2.
+    ///
+    /// # Errors
+    /// [`Error::System`].
+    pub(crate) fn take_in(&self, process: Pid) -> Result<(), Error> {
+        let Some(dir) = self.directory_of(Version::V2) else { return Ok(()) };
+        dir.write("cgroup.procs", &process.as_raw_nonzero().to_string())
+            .map_err(at("put a process into cgroup", &dir.path))
+    }
+
     /// Puts a process that was made in [`Cgroup::dir`] into the other hierarchies, those of version 1.
     ///
     /// # Errors

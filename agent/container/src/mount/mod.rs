@@ -15,6 +15,7 @@ mod plan;
 mod root;
 mod root_mount;
 
+pub(crate) use ahead::{Contents, Tree};
 pub(crate) use cgroup::groups;
 pub use host::mount;
 pub(crate) use mask::{mask, read_only, set_read_only};

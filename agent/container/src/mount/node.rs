@@ -34,6 +34,13 @@ const LINKS: [(&str, &str); 5] = [
     ("pts/ptmx", "ptmx"),
 ];
 
+/// Where there are nodes and links in `/dev` when these nodes are wanted.
+pub(super) fn paths(wanted: &[Device]) -> impl Iterator<Item = String> {
+    let nodes = wanted.iter().map(|device| path::clean(&device.path));
+    let defaults = DEFAULTS.into_iter().map(|(path, ..)| path.to_owned());
+    nodes.chain(defaults).chain(LINKS.into_iter().map(|(_, link)| format!("{DEV}/{link}")))
+}
+
 /// The device nodes of a container.
 #[derive(Debug)]
 pub(crate) struct Nodes(Vec<Device>);

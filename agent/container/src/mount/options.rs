@@ -176,6 +176,13 @@ impl Options {
         }
     }
 
+    /// The same as a new mount takes them: what is so anyway is not told apart from what is asked for.
+    pub(crate) fn of_new(&self) -> Self {
+        // mount(2): access times are kept as with relatime unless another way is named.
+        let flags = Flags { set: self.flags.set & !RELATIME, clear: 0 };
+        Self { flags, ..self.clone() }
+    }
+
     /// The attributes of a bind mount; `None` when it keeps those of its source.
     pub(crate) fn attributes(&self) -> Option<MountAttr> {
         let mut attr = MountAttr::default();

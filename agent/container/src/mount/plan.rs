@@ -43,7 +43,7 @@ pub(super) struct Mount {
     pub(super) ahead: Ahead,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Kind {
     Bind {
         source: String,
@@ -125,7 +125,7 @@ impl Plan {
         Ok(trees)
     }
 
-    /// The descriptors of [`Plan::open_mapped`] and [`Plan::use_trees`].
+    /// The descriptors of [`Plan::open_mapped`] and [`Plan::use_tree`].
     pub(crate) fn named(&mut self) -> impl Iterator<Item = &mut RawFd> {
         self.mounts.iter_mut().flat_map(|mount| {
             let tree = match &mut mount.ahead {

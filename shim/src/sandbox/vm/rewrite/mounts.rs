@@ -161,8 +161,11 @@ fn whole(path: &Path) -> bool {
 fn shared_memory(mount: Mount, size: u64) -> Mount {
     let mut options: Vec<String> =
         ["nosuid", "nodev", "noexec", "mode=1777"].map(str::to_owned).into();
-    if size > 0 {
-        options.push(format!("size={size}"));
+    match size {
+        0 => {}
+        // As engines write it that have the mount made by the runtime.
+        size if size % 1024 == 0 => options.push(format!("size={}k", size / 1024)),
+        size => options.push(format!("size={size}")),
     }
     if mount.read_only() {
         options.push("ro".into());
