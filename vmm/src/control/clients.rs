@@ -4,14 +4,18 @@ use std::{
     collections::HashMap,
     fs, io,
     os::{
-        fd::{AsRawFd, RawFd},
-        unix::{fs::MetadataExt, net::UnixListener},
+        fd::{AsRawFd, OwnedFd, RawFd},
+        unix::{
+            fs::MetadataExt,
+            net::{UnixListener, UnixStream},
+        },
     },
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
+use rustix::io::Errno;
 
 use super::{LineError, LineSocket, answer};
 use crate::{
@@ -46,6 +50,9 @@ pub enum ListenError {
 #[derive(Debug)]
 pub struct Listener {
     socket: UnixListener,
+    /// Given up for a moment to turn a client away when there is no other descriptor to take it with: one that waits would keep the
+    /// event loop awake.
+    spare: Option<OwnedFd>,
     path: PathBuf,
     inode: Option<u64>,
 }
@@ -66,7 +73,7 @@ impl Clients {
     }
 
     fn accept(&mut self, ops: &mut EventOps<'_>) {
-        let Ok((stream, _)) = self.listener.socket.accept() else { return };
+        let Some(stream) = self.listener.accept() else { return };
         if self.clients.len() >= MAX_CLIENTS {
             // Closed at once: its requests would wait for ever.
             return;
@@ -137,7 +144,19 @@ impl Listener {
         })?;
         socket.set_nonblocking(true).map_err(wrong)?;
         let inode = fs::symlink_metadata(path).ok().map(|metadata| metadata.ino());
-        Ok(Self { socket, path: path.to_owned(), inode })
+        let spare = socket.try_clone().ok().map(OwnedFd::from);
+        Ok(Self { socket, spare, path: path.to_owned(), inode })
+    }
+
+    fn accept(&mut self) -> Option<UnixStream> {
+        let accepted = self.socket.accept();
+        let full = [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error()));
+        if accepted.as_ref().is_err_and(|error| full.contains(&error.raw_os_error())) {
+            self.spare = None;
+            drop(self.socket.accept());
+            self.spare = self.socket.try_clone().ok().map(OwnedFd::from);
+        }
+        accepted.ok().map(|(stream, _)| stream)
     }
 
     /// The directory of `path`.

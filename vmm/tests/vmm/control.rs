@@ -1,9 +1,10 @@
 //! Requests to a running machine, from its owner and over the control socket, and signals.
 
 use std::{
+    fs,
     io::{BufRead, BufReader, Read, Write},
     os::{fd::AsRawFd, unix::net::UnixStream},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::Duration,
 };
@@ -11,6 +12,7 @@ use std::{
 use bulkhead_vmm::api::{
     Counters, End, FromVmm, Messages, RequestKind, Response, SerialOutput, Vmm,
 };
+use rustix::process::{Pid, Resource, Rlimit};
 
 use crate::guest::{Guest, guest, kvm, program, until_end};
 
@@ -74,9 +76,26 @@ fn counters_tell_guest_memory_from_the_vmms_own() {
     assert_eq!(counters.block_requests, 0);
 }
 
+/// The program, which goes with the test.
+struct Running(Child);
+
+impl Running {
+    fn wait(&mut self) -> ExitStatus {
+        self.0.wait().unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both only fail when it has ended and was waited for.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// The program with a control socket, and a connection to it.
-fn start_with_control(guest: &Guest) -> (Child, UnixStream) {
-    std::fs::write(guest.path("config"), serde_json::to_vec(&guest.config()).unwrap()).unwrap();
+fn start_with_control(guest: &Guest) -> (Running, UnixStream) {
+    fs::write(guest.path("config"), serde_json::to_vec(&guest.config()).unwrap()).unwrap();
     let child = Command::new(program())
         .arg("--config")
         .arg(guest.path("config"))
@@ -86,7 +105,7 @@ fn start_with_control(guest: &Guest) -> (Child, UnixStream) {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    (child, connect(guest))
+    (Running(child), connect(guest))
 }
 
 fn connect(guest: &Guest) -> UnixStream {
@@ -96,6 +115,15 @@ fn connect(guest: &Guest) -> UnixStream {
         }
         thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Asks, and waits for the line that comes back.
+fn answer(stream: &UnixStream, id: u64, kind: &str) -> String {
+    let mut writer = stream;
+    writeln!(writer, "{{\"id\": {id}, \"kind\": \"{kind}\"}}").unwrap();
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).unwrap();
+    line
 }
 
 #[test]
@@ -113,18 +141,11 @@ fn several_clients_are_served_and_bad_ones_are_closed() {
     let _ = endless.write_all(&[b'x'; 8192]);
     let closed = endless.read(&mut [0]);
     assert!(!matches!(closed, Ok(1)), "closed");
-    let request = |stream: &UnixStream, id: u64, kind: &str| {
-        let mut writer = stream;
-        writeln!(writer, "{{\"id\": {id}, \"kind\": \"{kind}\"}}").unwrap();
-        let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line).unwrap();
-        line
-    };
     let second = connect(&guest);
-    assert!(request(&first, 7, "pause").contains("\"id\":7"));
-    assert!(request(&second, 8, "counters").contains("overhead_kib"));
-    assert!(request(&first, 9, "stop").contains("done"));
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(answer(&first, 7, "pause").contains("\"id\":7"));
+    assert!(answer(&second, 8, "counters").contains("overhead_kib"));
+    assert!(answer(&first, 9, "stop").contains("done"));
+    assert_eq!(child.wait().code(), Some(0));
     assert!(!guest.path("control").exists());
 }
 
@@ -138,7 +159,40 @@ fn more_clients_than_there_is_room_for_are_turned_away() {
     let mut others: Vec<_> = (0..8).map(|_| connect(&guest)).collect();
     assert_eq!(others.last_mut().unwrap().read(&mut [0]).unwrap(), 0, "closed");
     writeln!(&first, "{{\"id\": 1, \"kind\": \"stop\"}}").unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(child.wait().code(), Some(0));
+}
+
+#[test]
+fn clients_that_no_descriptor_is_left_for_are_turned_away() {
+    if !kvm() {
+        return;
+    }
+    let guest = Guest::new(busy());
+    let (mut child, first) = start_with_control(&guest);
+    // Their answers come after everything that its start opens, and they fill what was left out.
+    let others: Vec<_> = (0..6).map(|_| connect(&guest)).collect();
+    for client in others.iter().chain([&first]) {
+        answer(client, 1, "counters");
+    }
+    let pid = Pid::from_child(&child.0);
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let mut numbers = line.split_whitespace().map(|number| number.parse().ok());
+    let before = Rlimit { current: numbers.next().unwrap(), maximum: numbers.next().unwrap() };
+    let taken = |number: &u64| fs::symlink_metadata(format!("/proc/{pid}/fd/{number}")).is_ok();
+    let free = (0..).find(|number| !taken(number));
+    let full = Rlimit { current: free, maximum: before.maximum };
+    rustix::process::prlimit(Some(pid), Resource::Nofile, full).unwrap();
+    for _ in 0..3 {
+        let mut refused = connect(&guest);
+        refused.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        assert_eq!(refused.read(&mut [0]).unwrap(), 0, "closed");
+    }
+    rustix::process::prlimit(Some(pid), Resource::Nofile, before).unwrap();
+    drop(others);
+    assert!(answer(&connect(&guest), 2, "counters").contains("overhead_kib"));
+    assert!(answer(&first, 3, "stop").contains("done"));
+    assert_eq!(child.wait().code(), Some(0));
 }
 
 #[test]
@@ -149,9 +203,10 @@ fn signals_end_the_machine_in_good_order() {
     for signal in ["-INT", "-TERM", "-HUP"] {
         let guest = Guest::new(busy());
         let (mut child, _stream) = start_with_control(&guest);
-        let killed = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+        let killed =
+            Command::new("kill").args([signal, &child.0.id().to_string()]).status().unwrap();
         assert!(killed.success());
-        assert_eq!(child.wait().unwrap().code(), Some(0), "{signal}");
+        assert_eq!(child.wait().code(), Some(0), "{signal}");
         assert!(!guest.path("control").exists(), "{signal}");
     }
 }
