@@ -1,6 +1,9 @@
 //! Sizes as docker's users write them: `512m`, `1g`, `65536`.
 
-use std::str::FromStr;
+use std::{
+    fmt::{self, Display},
+    str::FromStr,
+};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
@@ -55,6 +58,16 @@ impl Serialize for MemorySize {
     }
 }
 
+/// As a user writes it: with the largest suffix that leaves a whole number, bytes with `b`.
+impl Display for MemorySize {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(30, "g"), (20, "m"), (10, "k")];
+        let whole = |(shift, _): &(u32, _)| self.0 != 0 && self.0.trailing_zeros() >= *shift;
+        let (shift, suffix) = units.into_iter().find(whole).unwrap_or((0, "b"));
+        write!(formatter, "{}{suffix}", self.0 >> shift)
+    }
+}
+
 impl MemorySize {
     /// The size in MiB, rounded down.
     #[must_use]
@@ -95,6 +108,14 @@ mod tests {
         for bad in ["", "m", "-1m", "1.5g", "12x", "99999999999t"] {
             assert!(bad.parse::<MemorySize>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn sizes_are_written_as_they_are_read() {
+        for text in ["1b", "63m", "1g", "1025k", "0b"] {
+            assert_eq!(text.parse::<MemorySize>().unwrap().to_string(), text);
+        }
+        assert_eq!(MemorySize(64 << 20).to_string(), "64m");
     }
 
     #[test]

@@ -13,6 +13,16 @@ use super::{
 };
 use crate::{commands::create::find_image, settings::Settings};
 
+/// The store, and the image of this name in it.
+///
+/// # Errors
+/// [`BenchError`]: there is none.
+pub fn image_of(settings: &Settings, name: &str) -> Result<(Store, Image), BenchError> {
+    let store = Store::open(&settings.data).map_err(|error| Box::new(error.into()))?;
+    let image = find_image(&store, name).map_err(Box::new)?;
+    Ok((store, image))
+}
+
 /// What Bulkhead makes of a bundle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Mode {
@@ -81,8 +91,7 @@ impl Stage {
         }
         let settings = Settings::load()?;
         let (stamp, oci) = (settings.stamp()?, runtime_program()?);
-        let store = Store::open(&settings.data).map_err(|error| Box::new(error.into()))?;
-        let image = find_image(&store, image).map_err(Box::new)?;
+        let (store, image) = image_of(&settings, image)?;
         process::prepare()?;
         let work = Work::new(&settings)?;
         work.mount(&image, &store, &stamp)?;

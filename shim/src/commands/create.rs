@@ -240,7 +240,7 @@ pub(super) fn machine_memory(size: MemorySize) -> Result<u64, CommandError> {
     let memory_mib = size.mib();
     if memory_mib < MIN_MEMORY {
         return Err(CommandError::Usage(format!(
-            "--memory {memory_mib} MiB is too small: a microVM needs {MIN_MEMORY}m or more"
+            "--memory {size} is too small: a microVM needs {MIN_MEMORY}m or more"
         )));
     }
     Ok(memory_mib)

@@ -22,6 +22,7 @@ use super::{
     orders::{Area, group, measure},
     process,
     report::{Kind, Report},
+    stage::image_of,
     work::Work,
 };
 use crate::settings::{Isolation, Settings};
@@ -33,6 +34,7 @@ use crate::settings::{Isolation, Settings};
 pub fn run(options: &Options) -> Result<Report, BenchError> {
     let settings = Settings::load()?;
     let scout = settings.scout()?;
+    image_of(&settings, &options.image)?;
     process::prepare()?;
     let work = Work::new(&settings)?;
     let (program, share, files) = (work.file("program"), work.file("share"), work.file(""));

@@ -143,7 +143,7 @@ fn shared_memory_of_the_host_is_memory_of_the_guest() {
         assert_eq!(entries.is_empty(), is_memory, "{to}");
         if is_memory {
             assert_eq!(guest["type"], "tmpfs");
-            assert!(guest["options"].as_array().unwrap().contains(&json!("size=65536")));
+            assert!(guest["options"].as_array().unwrap().contains(&json!("size=64k")));
         }
     }
 }
