@@ -151,6 +151,10 @@ mod tests {
             .env("BULKHEAD_TEST", directory.path())
             .spawn()
             .unwrap();
+        // The kernel lets whoever spawned it go on before it has the environment of its program.
+        while fs::read(format!("/proc/{}/environ", child.id())).unwrap().is_empty() {
+            std::thread::yield_now();
+        }
         let (own, all) = (
             own_processes(directory.path(), &mark),
             all(directory.path(), &mark, &directory.path().join("root")),
