@@ -4,6 +4,6 @@
 # Usage: steps.sh (with BULKHEAD_VMM, BULKHEAD_KERNEL and BULKHEAD_INITRD, on a software KVM: elsewhere nobody counts).
 set -eu
 cd "$(dirname "$0")/.."
-for test in containers_of_machines_that_boot clones; do
+for test in clones::containers_of_machines_that_boot clones::clones; do
     cargo test --quiet -p bulkhead-agent --test guest $test -- --exact --nocapture
 done | sed -n 's/^.*guest-kernel instructions, /guest-kernel instructions, /p'
