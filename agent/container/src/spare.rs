@@ -99,8 +99,7 @@ impl Spare {
     /// # Errors
     /// All kinds of [`Error`]; nothing is left behind then.
     pub fn make(platform: &Platform, specs: &[Spec]) -> Result<Option<Self>, Error> {
-        let fallback = Linux::default();
-        let linux_of = |spec: &'_ Spec| spec.linux.as_ref().unwrap_or(&fallback).clone();
+        let linux_of = |spec: &Spec| spec.linux.clone().unwrap_or_default();
         let Some(first) = specs.first() else { return Ok(None) };
         let linux = linux_of(first);
         let (likeness, bounding) = (Likeness::of(&linux), likeness::bounding(platform, first));

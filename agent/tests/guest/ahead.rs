@@ -2,18 +2,14 @@
 
 use std::io::Read;
 
-use bulkhead_protocol::{Call, ExitStatus, Prepare, Reply, Stdio, Upper};
+use bulkhead_protocol::{ExitStatus, Reply, Stdio, Upper};
 use bulkhead_vmm::api::End;
 use serde_json::{Value, json};
 
 use crate::{
-    boot, layers,
+    boot, layers, prepare,
     support::{Agent, process, shell},
 };
-
-fn prepare(nonce: &str, specs: Vec<Value>) -> Call {
-    Call::Prepare(Box::new(Prepare { nonce: nonce.to_owned(), specs, shares: Vec::new() }))
-}
 
 /// What a container sees of itself.
 const LOOK: &str = "cat /proc/self/mountinfo; echo ==; cat /proc/1/status; echo ==; cd /dev; ls -lan . shm mqueue pts; echo ==; \
@@ -111,16 +107,9 @@ fn a_container_that_was_made_ahead() {
 
 /// A container, and how many of its mounts were made ahead with its process.
 fn look(agent: &mut Agent, spec: &Value) -> (Option<usize>, (String, String, ExitStatus)) {
-    let stdio = Stdio { main: Some(1), stdin: false, stderr: Some(2) };
-    let reply = agent.create_in("c", spec.clone(), layers(Upper::Tmpfs), stdio).unwrap();
+    let (reply, outcome) = agent.run_made(layers(Upper::Tmpfs), spec.clone());
     let Reply::Process { ahead, .. } = reply else { panic!("{reply:?}") };
-    agent.start_container("c").unwrap();
-    let (mut out, mut err) = (String::new(), String::new());
-    agent.stream(1).read_to_string(&mut out).unwrap();
-    agent.stream(2).read_to_string(&mut err).unwrap();
-    let status = agent.wait("c", None).status;
-    agent.delete("c").unwrap();
-    (ahead, (out, err, status))
+    (ahead, outcome)
 }
 
 /// Containers of all kinds of which one process is made ahead are like those that are made when they are asked for.
@@ -138,7 +127,7 @@ fn containers_of_other_kinds_that_were_made_ahead() {
         }
         asked.push((name, spec, mounts));
     };
-    case("without a cgroup namespace", Some(6), &|spec| without_cgroup_namespace(spec), true);
+    case("without a cgroup namespace", Some(6), &|spec| without_namespace(spec, "cgroup"), true);
     case(
         "with other options, and other paths hidden",
         Some(7),
@@ -234,8 +223,4 @@ fn containers_of_other_kinds_that_were_made_ahead() {
 fn without_namespace(spec: &mut Value, kind: &str) {
     let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
     namespaces.retain(|namespace| namespace["type"] != kind);
-}
-
-fn without_cgroup_namespace(spec: &mut Value) {
-    without_namespace(spec, "cgroup");
 }

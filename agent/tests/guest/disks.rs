@@ -2,11 +2,11 @@
 
 use std::{io::Read, path::PathBuf, process::Command};
 
-use bulkhead_protocol::{Awaken, Call, ExitStatus, Prepare, Reply, Stdio, Upper};
+use bulkhead_protocol::{Awaken, Call, ExitStatus, Reply, Stdio, Upper};
 use bulkhead_vmm::api::{End, Mark};
 
 use crate::{
-    boot, layers,
+    boot, layers, prepare,
     support::{Agent, shell},
 };
 
@@ -52,16 +52,9 @@ fn awakens(agent: &mut Agent) {
         other => panic!("{other:?}"),
     };
     assert_eq!(nonce(agent.call(awaken("0f")).unwrap()), None);
-    let prepare = |nonce: &str| {
-        Call::Prepare(Box::new(Prepare {
-            nonce: nonce.to_owned(),
-            specs: Vec::new(),
-            shares: Vec::new(),
-        }))
-    };
-    agent.call(prepare("0123")).unwrap_err();
+    agent.call(prepare("0123", Vec::new())).unwrap_err();
     let digits = "0123456789abcdef".repeat(2);
-    agent.call(prepare(&digits)).unwrap();
+    agent.call(prepare(&digits, Vec::new())).unwrap();
     let failure = agent.call(awaken("0")).map(nonce);
     assert_eq!(failure.unwrap(), Some(digits));
     agent.call(Call::Awaken(Awaken { seed: "12".to_owned(), realtime_ns: 0 })).unwrap_err();

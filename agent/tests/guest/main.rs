@@ -14,8 +14,9 @@ mod support;
 
 use std::path::PathBuf;
 
-use bulkhead_protocol::{Call, Create, Lower, Root, Stdio, Upper};
+use bulkhead_protocol::{Call, Create, Lower, Prepare, Root, Stdio, Upper};
 use bulkhead_vmm::api::End;
+use serde_json::Value;
 use support::{Agent, Guest, Origin, erofs, ext4, make_root, parts, shell};
 
 fn layers(upper: Upper) -> Root {
@@ -50,6 +51,10 @@ fn create(root: Root, share: Option<&str>, script: &str) -> Call {
         shared: Vec::new(),
         memory: Vec::new(),
     }))
+}
+
+fn prepare(nonce: &str, specs: Vec<Value>) -> Call {
+    Call::Prepare(Box::new(Prepare { nonce: nonce.to_owned(), specs, shares: Vec::new() }))
 }
 
 #[test]

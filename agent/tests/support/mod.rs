@@ -334,15 +334,20 @@ impl Agent {
 
     /// The same in another root.
     pub fn run_in(&mut self, root: Root, spec: Value) -> (String, String, ExitStatus) {
+        self.run_made(root, spec).1
+    }
+
+    /// The same, with the answer to the request that made it.
+    pub fn run_made(&mut self, root: Root, spec: Value) -> (Reply, (String, String, ExitStatus)) {
         let stdio = Stdio { main: Some(1), stdin: false, stderr: Some(2) };
-        self.create_in("c", spec, root, stdio).unwrap();
+        let made = self.create_in("c", spec, root, stdio).unwrap();
         self.start_container("c").unwrap();
         let (mut out, mut err) = (String::new(), String::new());
         self.stream(1).read_to_string(&mut out).unwrap();
         self.stream(2).read_to_string(&mut err).unwrap();
         let status = self.wait("c", None).status;
         self.delete("c").unwrap();
-        (out, err, status)
+        (made, (out, err, status))
     }
 
     /// A root with busybox in it.

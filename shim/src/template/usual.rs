@@ -32,22 +32,6 @@ const MQUEUE: Mount = ("/dev/mqueue", "mqueue", "mqueue", "nosuid,noexec,nodev")
 const SYS: Mount = ("/sys", "sysfs", "sysfs", "nosuid,noexec,nodev,ro");
 const CGROUP: Mount = ("/sys/fs/cgroup", "cgroup", "cgroup", "nosuid,noexec,nodev,relatime,ro");
 
-/// Those of runc, docker 20.10 and containerd 1.6 are the same ones.
-const MASKED: &[&str] = &[
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-];
-const READ_ONLY: &[&str] =
-    &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
-
 /// Beside docker's, which ours are.
 const ENGINES: [Engine; 3] = [
     // podman 4.
@@ -87,8 +71,8 @@ const ENGINES: [Engine; 3] = [
     // `runc spec`, `bulkhead-oci spec`.
     Engine {
         mounts: &[("/proc", "proc", "proc", ""), DEV, PTS, SHM, MQUEUE, SYS, CGROUP],
-        masked: MASKED,
-        read_only: READ_ONLY,
+        masked: spec::MASKED,
+        read_only: spec::READ_ONLY,
         shares: None,
     },
     // `ctr run`; a pod's sandbox of the CRI plugin has all of this but the last.
@@ -102,8 +86,8 @@ const ENGINES: [Engine; 3] = [
             SYS,
             ("/run", "tmpfs", "tmpfs", "nosuid,strictatime,mode=755,size=65536k"),
         ],
-        masked: MASKED,
-        read_only: READ_ONLY,
+        masked: spec::MASKED,
+        read_only: spec::READ_ONLY,
         shares: Some(1024),
     },
 ];
