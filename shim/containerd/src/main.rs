@@ -16,6 +16,7 @@ mod log;
 mod metrics;
 mod oom;
 mod options;
+mod owners;
 mod refusal;
 mod root;
 mod serve;

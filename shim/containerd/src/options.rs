@@ -26,6 +26,8 @@ const MAX_FILE: u64 = 1 << 20;
 const HOST_PROGRAM: &str = "containerd-shim-bulkhead-host-v2";
 /// runc's options: what docker, nerdctl and `ctr` send.
 const RUNC: &str = "containerd.runc.v1.Options";
+/// What `ctr run --no-pivot` and `--uidmap` of containerd 1.x send to runtimes that are not runc.
+const CREATE: &str = "containerd.linux.runc.CreateOptions";
 /// The CRI plugin's for runtimes that it does not know.
 const RUNTIME: &str = "runtimeoptions.v1.Options";
 
@@ -61,6 +63,7 @@ impl Options {
     pub(crate) fn of(sent: Option<&Any>, program: &Path) -> Result<Self, Refusal> {
         let mut options = match sent {
             Some(any) if any.type_url.ends_with(RUNC) => Self::of_runc(&any.value)?,
+            Some(any) if any.type_url.ends_with(CREATE) => Self::of_create(&any.value)?,
             Some(any) if any.type_url.ends_with(RUNTIME) => Self::of_runtime(&any.value)?,
             Some(any) if !any.type_url.is_empty() => {
                 let name = &any.type_url;
@@ -87,6 +90,11 @@ impl Options {
             systemd_cgroup: sent.systemd_cgroup,
             ..Self::default()
         })
+    }
+
+    fn of_create(bytes: &[u8]) -> Result<Self, Refusal> {
+        create_options(bytes)
+            .map_err(|error| Refusal::invalid(format!("options of type {CREATE}: {error}")))
     }
 
     fn of_runtime(bytes: &[u8]) -> Result<Self, Refusal> {
@@ -129,6 +137,26 @@ impl Options {
     pub(crate) fn root(&self, namespace: &str) -> PathBuf {
         self.root.as_deref().unwrap_or(Path::new(ROOT)).join(namespace)
     }
+}
+
+/// What means something here of `containerd.linux.runc.CreateOptions` (containerd 1.x, `runtime/linux/runctypes/runc.proto`).
+fn create_options(bytes: &[u8]) -> Result<Options, containerd_shim_protos::protobuf::Error> {
+    /// Field numbers with the wire types of numbers and text.
+    const NO_PIVOT_ROOT: u32 = 1 << 3;
+    const NO_NEW_KEYRING: u32 = 8 << 3;
+    const SHIM_CGROUP: u32 = 9 << 3 | 2;
+
+    let mut input = CodedInputStream::from_bytes(bytes);
+    let mut options = Options::default();
+    while let Some(tag) = input.read_raw_tag_or_eof()? {
+        match tag {
+            NO_PIVOT_ROOT => options.no_pivot = input.read_bool()?,
+            NO_NEW_KEYRING => options.no_new_keyring = input.read_bool()?,
+            SHIM_CGROUP => options.shim_cgroup = input.read_string()?,
+            other => skip(&mut input, other)?,
+        }
+    }
+    Ok(options)
 }
 
 /// `config_path` and `config_body` of `runtimeoptions.v1.Options` (containerd, `pkg/runtimeoptions/v1/api.proto`).
@@ -199,6 +227,19 @@ mod tests {
     }
 
     #[test]
+    fn what_ctr_sends_is_taken() {
+        // `--no-pivot --uidmap 0:1000:1`, with a cgroup of the shim's own and two fields that mean nothing here.
+        let sent =
+            [&[1 << 3, 1, 8 << 3, 1, 10 << 3, 0xe8, 7][..], &message(&[(9, "/s"), (7, "x")])];
+        let options = of(&any(CREATE, sent.concat())).unwrap();
+        assert_eq!(options.shim_cgroup, "/s");
+        assert!(options.no_pivot && options.no_new_keyring && !options.systemd_cgroup);
+        assert_eq!(options.root("n"), Path::new(ROOT).join("n"));
+        let options = of(&any(CREATE, vec![10 << 3, 0xe8, 7])).unwrap();
+        assert!(!options.no_pivot && !options.no_new_keyring && options.shim_cgroup.is_empty());
+    }
+
+    #[test]
     fn a_file_says_more() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("options.toml");
@@ -230,6 +271,7 @@ mod tests {
         let body = "isolation = \"vm\"\ntemplate = \"never\"";
         for (name, whole) in [
             (RUNC, sent.write_to_bytes().unwrap()),
+            (CREATE, [vec![1 << 3, 1, 10 << 3, 7], message(&[(9, "/s")])].concat()),
             (RUNTIME, message(&[(1, "x"), (2, ""), (3, body), (9, "y")])),
         ] {
             let answered = |bytes: Vec<u8>| {
@@ -254,6 +296,7 @@ mod tests {
         for (sent, named) in [
             (any("x.Options", Vec::new()), "x.Options"),
             (any(RUNC, vec![0xff]), RUNC),
+            (any(CREATE, vec![9 << 3 | 2, 0x7f]), CREATE),
             (any(RUNTIME, vec![0x12, 0x7f]), RUNTIME),
             (any(RUNTIME, message(&[(2, "/does/not/exist")])), "/does/not/exist"),
             (any(RUNTIME, message(&[(3, "moon = 1")])), "moon"),

@@ -10,7 +10,10 @@ use bulkhead::sandbox::Mount;
 use rustix::{io::Errno, mount::UnmountFlags};
 use serde::{Deserialize, Serialize};
 
-use crate::refusal::{Refusal, at, cannot};
+use crate::{
+    owners::Owners,
+    refusal::{Refusal, at, cannot},
+};
 
 /// Where containerd wants a container's root, below the bundle.
 const ROOTFS: &str = "rootfs";
@@ -19,7 +22,7 @@ const NOTE: &str = "bulkhead.json";
 /// The most that the kernel takes of a mount's options: a page of memory with the zero at its end.
 const MAX_OPTIONS: usize = 4095;
 /// The option of overlayfs that names its lower directories.
-const LOWER: &str = "lowerdir=";
+pub(crate) const LOWER: &str = "lowerdir=";
 /// The option of a file that has a block device's contents (mount(8)).
 const LOOP: &str = "loop";
 /// Mounts that are taken away from one place; more are nobody's.
@@ -95,6 +98,9 @@ fn target(rootfs: &Path, below: &str) -> Result<PathBuf, Refusal> {
 
 fn make(mount: &Mount, on: &Path) -> Result<(), Refusal> {
     let Mount { kind, source, options, .. } = mount;
+    if let Some((owners, options)) = Owners::of(options)? {
+        return owners.mount(&Mount { options, ..mount.clone() }, on);
+    }
     if options.iter().any(|option| option == LOOP) {
         return through_loop_device(mount, on);
     }
@@ -124,7 +130,7 @@ fn through_loop_device(
 }
 
 /// The lower directories by their names below a directory that they share.
-fn shorter(options: &[String]) -> (PathBuf, Vec<String>) {
+pub(crate) fn shorter(options: &[String]) -> (PathBuf, Vec<String>) {
     let lower = options.iter().find_map(|option| option.strip_prefix(LOWER)).unwrap_or_default();
     let mut paths = lower.split(':').map(Path::new);
     let mut shared = paths.next().and_then(Path::parent).unwrap_or(Path::new("/")).to_owned();
@@ -147,7 +153,7 @@ fn shorter(options: &[String]) -> (PathBuf, Vec<String>) {
 }
 
 /// Does something in another working directory.
-fn within<T>(directory: &Path, body: impl FnOnce() -> T) -> Result<T, Refusal> {
+pub(crate) fn within<T>(directory: &Path, body: impl FnOnce() -> T) -> Result<T, Refusal> {
     let before = env::current_dir().map_err(cannot("find the working directory"))?;
     env::set_current_dir(directory).map_err(at("enter", directory))?;
     let done = body();

@@ -22,6 +22,16 @@ pub const PROGRAM: &str = "containerd-shim-bulkhead-v2";
 /// The name of it that means the host's kernel.
 pub const HOST_PROGRAM: &str = "containerd-shim-bulkhead-host-v2";
 
+/// The name by which containerd knows a runtime.
+#[must_use]
+pub fn runtime_name(peer: Peer) -> &'static str {
+    match peer {
+        Peer::Bulkhead(Isolation::Vm) => "io.containerd.bulkhead.v2",
+        Peer::Bulkhead(Isolation::Host) => "io.containerd.bulkhead-host.v2",
+        Peer::Runc | Peer::Crun => "io.containerd.runc.v2",
+    }
+}
+
 /// A containerd with the image.
 #[derive(Debug)]
 pub struct Containerd<'a> {
@@ -181,19 +191,12 @@ impl<'a> Containerd<'a> {
         let cgroup = format!("/{}-{id}", self.oci.mark());
         let (file, root) = (self.oci.path("options.toml"), self.oci.root());
         let (file, root) = (file.display().to_string(), root.display().to_string());
-        let (runtime, more): (_, &[&str]) = match peer {
-            Peer::Bulkhead(Isolation::Vm) => {
-                ("io.containerd.bulkhead.v2", &["--runtime-config-path", &file])
-            }
-            Peer::Bulkhead(Isolation::Host) => {
-                ("io.containerd.bulkhead-host.v2", &["--runtime-config-path", &file])
-            }
-            Peer::Runc => ("io.containerd.runc.v2", &["--runc-root", &root]),
-            Peer::Crun => {
-                ("io.containerd.runc.v2", &["--runc-root", &root, "--runc-binary", "crun"])
-            }
+        let more: &[&str] = match peer {
+            Peer::Bulkhead(_) => &["--runtime-config-path", &file],
+            Peer::Runc => &["--runc-root", &root],
+            Peer::Crun => &["--runc-root", &root, "--runc-binary", "crun"],
         };
-        let first = ["run", "--cgroup", &cgroup, "--runtime", runtime];
+        let first = ["run", "--cgroup", &cgroup, "--runtime", runtime_name(peer)];
         self.command(&[&first[..], more, options, &[image, id], words].concat())
     }
 

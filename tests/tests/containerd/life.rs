@@ -1,8 +1,16 @@
 //! The verbs of a container's life, their answers, and the events that tell of them.
 
-use bulkhead_tests::harness::{containerd::Containerd, oci::Oci};
+use bulkhead_tests::harness::{
+    containerd::{Containerd, IMAGE, runtime_name},
+    oci::Oci,
+};
 
-isolations!(a_long_life, ends_as_its_program_does, is_killed_for_want_of_memory);
+isolations!(
+    a_long_life,
+    ends_as_its_program_does,
+    is_made_as_ctr_wants_it,
+    is_killed_for_want_of_memory
+);
 
 /// run -d, exec, ps, metrics, pause, resume, kill, rm, and the order of all events.
 fn a_long_life(oci: &Oci) {
@@ -58,10 +66,39 @@ fn ends_as_its_program_does(oci: &Oci) {
     let run =
         |id: &str, words: &[&str]| oci.run_command(containerd.run_command(&["--rm"], id, words));
     run("code", &["sh", "-c", "exit 23"]).assert_code(23);
-    run("signal", &["sh", "-c", "kill -9 $$; sleep 9"]);
+    run("signal", &["sh", "-c", "sh -c 'kill -9 $$'; exit $?"]).assert_code(137);
     let missing = run("missing", &["no-such-program"]);
     assert!(missing.error_text().contains("executable file not found in $PATH"), "{missing}");
     assert!(containerd.task("missing").is_none());
+}
+
+/// Options of `ctr run` that change how a root is made, and that it sends in a message of its own.
+fn is_made_as_ctr_wants_it(oci: &Oci) {
+    let containerd = Containerd::new(oci);
+    let run = |command, expected| {
+        let outcome = oci.run_command(command);
+        assert_eq!(outcome.assert_code(0).text(), expected);
+    };
+    let shared = ["--rm", "--rootfs-propagation", "shared"];
+    let look = ["sh", "-c", "grep -c ' / / .* shared:' /proc/self/mountinfo"];
+    run(containerd.run_command(&shared, "shared", &look), "1\n");
+    let users = ["--rm", "--uidmap", "0:100000:65536", "--gidmap", "0:100000:65536"];
+    let look = "id -u; echo x > /file; stat -c %u:%g /file /etc/passwd; awk '{print $1, $2, $3}' /proc/self/uid_map";
+    let look = ["sh", "-c", look];
+    let owned = "0\n0:0\n0:0\n0 100000 65536\n";
+    if containerd.text(&["version"]).contains("Version:  2.") {
+        // Its ctr takes these options beside no file of the runtime's, and its snapshotter maps owners.
+        let cgroup = format!("/{}-users", oci.mark());
+        let runtime = ["--cgroup", &cgroup, "--runtime", runtime_name(oci.peer())];
+        for more in [&[][..], &["--remap-labels"]] {
+            let words = [&["run"], &runtime[..], &users, more, &[IMAGE, "users"], &look].concat();
+            run(containerd.command(&words), owned);
+        }
+    } else {
+        run(containerd.run_command(&users, "users", &look), owned);
+        let look = ["sh", "-c", "test -s /etc/passwd && echo here"];
+        run(containerd.run_command(&["--rm", "--no-pivot"], "no-pivot", &look), "here\n");
+    }
 }
 
 /// Its limit is told before its end.

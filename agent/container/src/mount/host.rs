@@ -1,6 +1,10 @@
 //! A mount on the host, as mount(8) would make it: for whoever prepares a container's root before there is a container.
 
-use std::{ffi::CString, os::fd::AsFd, path::Path};
+use std::{
+    ffi::CString,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
 
 use rustix::{
     fs::CWD,
@@ -9,11 +13,14 @@ use rustix::{
 };
 
 use super::{
+    idmap,
     make::open_tree,
     options::{Bind, Options},
 };
 use crate::{
     error::{Error, at},
+    idmap::Maps,
+    spec::IdMapping,
     sys,
 };
 
@@ -25,9 +32,28 @@ pub fn mount(kind: &str, source: &str, words: &[String], on: &Path) -> Result<()
     let options = Options::parse(words);
     let mounted = match options.bind {
         None if kind != "bind" => create(kind, source, &options, on),
-        bind => attach(source, bind == Some(Bind::Recursive), &options, on),
+        bind => open_tree(source, bind == Some(Bind::Recursive))
+            .and_then(|tree| attach(&tree, &options, on)),
     };
     mounted.map_err(|errno| at("mount", format!("{kind} {source} on {}", on.display()))(errno))
+}
+
+/// Mounts the directory `source` on another one, without the mounts below it, and with other owners: those of its files that are ids inside of the maps
+/// are the ids outside that belong to them (mount_setattr(2), "ID-mapped mounts"). `words` are a bind's options.
+///
+/// # Errors
+/// [`Error::Invalid`] for maps that the kernel would refuse; [`Error::System`], for instance of a file system that knows no such mounts.
+pub fn mount_mapped(
+    source: &str,
+    uids: &[IdMapping],
+    gids: &[IdMapping],
+    words: &[String],
+    on: &Path,
+) -> Result<(), Error> {
+    let maps = Maps::new(uids, gids, &|list| format!("{list}map"))?;
+    let tree = idmap::open(source, false, false, &maps)?;
+    attach(&tree, &Options::parse(words), on)
+        .map_err(|errno| at("mount", format!("{source} on {}", on.display()))(errno))
 }
 
 fn create(kind: &str, source: &str, options: &Options, on: &Path) -> Result<(), Errno> {
@@ -36,10 +62,9 @@ fn create(kind: &str, source: &str, options: &Options, on: &Path) -> Result<(), 
     mount::mount(source, on, kind, options.flags.mount(), data)
 }
 
-fn attach(source: &str, recursive: bool, options: &Options, on: &Path) -> Result<(), Errno> {
-    let tree = open_tree(source, recursive)?;
+fn attach(tree: &OwnedFd, options: &Options, on: &Path) -> Result<(), Errno> {
     if let Some(attributes) = options.attributes() {
         sys::mount_setattr(tree.as_fd(), c"", false, &attributes)?;
     }
-    move_mount(&tree, "", CWD, on, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+    move_mount(tree, "", CWD, on, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }

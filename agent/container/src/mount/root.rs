@@ -82,11 +82,14 @@ pub(crate) fn prepare(
     entry: Entry,
     shared: bool,
 ) -> Result<PathBuf, Error> {
+    let apart = shared && entry != Entry::Chroot;
+    if apart {
+        // Neither the root nor what it is mounted on may be shared for pivot_root(2).
+        let on = if let Root::Directory(path) = root { path } else { scratch };
+        make_private(mount_above(on)?)?;
+    }
     let path = match root {
         Root::Directory(path) => {
-            if shared && entry != Entry::Chroot {
-                make_private(mount_above(path)?)?;
-            }
             rustix::mount::mount_bind_recursive(path, path)
                 .map_err(at("mount the root (root.path)", path.display()))?;
             path.clone()
@@ -106,8 +109,7 @@ pub(crate) fn prepare(
             lay_over(&lower, upper, scratch)?
         }
     };
-    if shared && entry != Entry::Chroot {
-        // Neither it nor what it is mounted on may be shared for pivot_root(2).
+    if apart {
         make_private(&path)?;
     }
     Ok(path)

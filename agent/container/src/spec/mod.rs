@@ -58,6 +58,24 @@ pub struct Spec {
     pub linux: Option<Linux>,
 }
 
+impl Spec {
+    /// Whether it names a namespace of this type, new or to be joined.
+    #[must_use]
+    pub fn has_namespace(&self, kind: NamespaceType) -> bool {
+        self.namespaces().any(|namespace| namespace.kind == kind)
+    }
+
+    /// Whether it names a new one.
+    #[must_use]
+    pub fn makes_namespace(&self, kind: NamespaceType) -> bool {
+        self.namespaces().any(|namespace| namespace.kind == kind && namespace.path.is_none())
+    }
+
+    fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
+        self.linux.iter().flat_map(|linux| &linux.namespaces)
+    }
+}
+
 /// An object or nothing. By itself, a structure would also take a list of its fields' values.
 fn object<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where

@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use bulkhead_container::{root_directory, spec::Spec};
+use bulkhead_container::{
+    root_directory,
+    spec::{NamespaceType, Spec},
+};
 use bulkhead_protocol::{Lower, Root as GuestRoot, Upper};
 use bulkhead_rootfs::Store;
 use bulkhead_vmm::api::Disk;
@@ -81,11 +84,14 @@ impl Media {
                 Ok(Self { machine: machine.clone(), ..Self::of(layers(Kind::Erofs, upper), disks) })
             }
             Root::Mounts(mounts) => {
-                let read_only = spec.root.as_ref().is_some_and(|root| root.readonly);
+                let container = mounts::Container {
+                    read_only: spec.root.as_ref().is_some_and(|root| root.readonly),
+                    in_user: spec.has_namespace(NamespaceType::User),
+                };
                 let store = || {
                     Store::open(&settings.data).map_err(|error| SandboxError::Failed(chain(&error)))
                 };
-                let taken = mounts::take(mounts, read_only, store)?;
+                let taken = mounts::take(mounts, container, store)?;
                 Ok(Self::of_mounts(taken, role))
             }
         }

@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use bulkhead_tests::{
     harness::{
-        containerd::{Containerd, IMAGE},
+        containerd::{Containerd, IMAGE, runtime_name},
         image_with_probe,
         oci::{Isolation, Oci, Peer},
     },
@@ -122,10 +122,9 @@ impl<'a> Cri<'a> {
 /// The CRI plugin's part of containerd's configuration, with two handlers.
 fn configuration(oci: &Oci) -> String {
     let (networks, options) = (oci.path("networks"), oci.path("options.toml"));
-    let runtime = |isolation| match (oci.peer(), isolation) {
-        (Peer::Bulkhead(_), Isolation::Vm) => "io.containerd.bulkhead.v2",
-        (Peer::Bulkhead(_), Isolation::Host) => "io.containerd.bulkhead-host.v2",
-        (Peer::Runc | Peer::Crun, _) => "io.containerd.runc.v2",
+    let runtime = |isolation| match oci.peer() {
+        Peer::Bulkhead(_) => runtime_name(Peer::Bulkhead(isolation)),
+        other => runtime_name(other),
     };
     let mut text = format!(
         r#"

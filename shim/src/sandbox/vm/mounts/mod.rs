@@ -8,7 +8,7 @@
 //! | `ext4`, of a block device or of a file (`loop`) | that file system as a disk |
 //! | `erofs`, of a block device or of a file | that file system as a disk, writes refused |
 //!
-//! Anything else is the caller's to mount.
+//! Anything else is the caller's to mount, and so are all but binds for a container with a user namespace: there is no disk that it could mount.
 
 mod parse;
 #[cfg(test)]
@@ -77,19 +77,32 @@ pub fn takes(mounts: &[Mount]) -> bool {
     parse::parse(mounts).is_ok_and(|asked| check(&asked).is_ok())
 }
 
-/// The media of a root. `read_only`: the container writes nothing to it. Makes the disk of an overlay's lower directories, if `store` does not
+/// What of a container decides how its root is made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Container {
+    /// It writes nothing to its root.
+    pub(super) read_only: bool,
+    /// It has a user namespace.
+    pub(super) in_user: bool,
+}
+
+/// The media of a container's root. Makes the disk of an overlay's lower directories, if `store` does not
 /// have it.
 ///
 /// # Errors
 /// [`SandboxError::Mounts`].
 pub(super) fn take(
     mounts: &[Mount],
-    read_only: bool,
+    container: Container,
     store: impl FnOnce() -> Result<Store, SandboxError>,
 ) -> Result<Taken, SandboxError> {
     let refused = |why: String| SandboxError::Mounts(format!("the root's mounts: {why}"));
     let asked = parse::parse(mounts).map_err(refused)?;
     check(&asked).map_err(refused)?;
+    if container.in_user && !matches!(asked, Asked::Bind { .. }) {
+        // mount_namespaces(7): its mount namespace belongs to its user namespace.
+        return Err(refused("a container with a user namespace can mount no disk".into()));
+    }
     let (lower, upper, marks) = match asked {
         Asked::Bind { path, read_only } => return Ok(Taken::Directory { path, read_only }),
         Asked::Disk { path, kind: Kind::Ext4, read_only: false } => return Ok(Taken::Disk(path)),
@@ -99,7 +112,7 @@ pub(super) fn take(
     let made = snapshot::disk(&store()?, &lower, marks);
     let files = made.map_err(|error| refused(chain(&error)))?;
     // A directory with nothing in it, and to which nothing is written, need not be there.
-    let upper = upper.filter(|upper| !(read_only && is_empty(&upper.path())));
+    let upper = upper.filter(|upper| !(container.read_only && is_empty(&upper.path())));
     let Some(upper) = upper else { return Ok(Taken::Lower { files, kind: Kind::Erofs }) };
     let settles = marks == Marks::Trusted;
     if settles {

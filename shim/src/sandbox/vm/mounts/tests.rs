@@ -137,8 +137,10 @@ fn an_overlay_becomes_a_disk_and_what_is_written_stays_where_it_is_looked_for() 
     let options: Vec<&str> = options.iter().map(String::as_str).collect();
     let active = [mount("overlay", "overlay", &options)];
     let view = [mount("overlay", "overlay", &options[..1])];
+    let writes = Container { read_only: false, in_user: false };
+    let reads = Container { read_only: true, ..writes };
     let Taken::Over { files, snapshot: found, upper, work, settles } =
-        take(&active, false, store).unwrap()
+        take(&active, writes, store).unwrap()
     else {
         panic!("{active:?}")
     };
@@ -148,12 +150,19 @@ fn an_overlay_becomes_a_disk_and_what_is_written_stays_where_it_is_looked_for() 
     );
     assert_eq!(files.len(), 2);
     let lower_only = Taken::Lower { files, kind: Kind::Erofs };
-    assert_eq!(take(&view, false, store).unwrap(), lower_only);
+    assert_eq!(take(&view, writes, store).unwrap(), lower_only);
     // Nothing is written, and nothing was.
-    assert_eq!(take(&active, true, store).unwrap(), lower_only);
+    assert_eq!(take(&active, reads, store).unwrap(), lower_only);
     fs::write(snapshot.join("fs/there"), "already").unwrap();
-    assert!(matches!(take(&active, true, store).unwrap(), Taken::Over { .. }));
+    assert!(matches!(take(&active, reads, store).unwrap(), Taken::Over { .. }));
+    // A user namespace mounts no disks, and directories in it need none.
+    let in_user = Container { in_user: true, ..writes };
+    let why = take(&active, in_user, store).unwrap_err();
+    assert!(matches!(why, SandboxError::Mounts(_)) && why.to_string().contains("user namespace"));
+    let bound = [mount("bind", lower.to_str().unwrap(), &["rw"])];
+    let directory = Taken::Directory { path: lower.clone(), read_only: false };
+    assert_eq!(take(&bound, in_user, store).unwrap(), directory);
     // The mounts that turn out to be impossible are told from all other errors.
     fs::remove_dir_all(&lower).unwrap();
-    assert!(matches!(take(&active, false, store), Err(SandboxError::Mounts(_))));
+    assert!(matches!(take(&active, writes, store), Err(SandboxError::Mounts(_))));
 }
