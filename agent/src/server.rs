@@ -9,7 +9,7 @@ use std::{
 
 use bulkhead_container::{
     Builder, Created, Platform, Size, Stdio as Ends, hooks, resize,
-    spec::{Namespace, NamespaceType, Process, Resources, Spec},
+    spec::{NamespaceType, Process, Resources, Spec},
 };
 use bulkhead_protocol::{
     self as protocol, Call, Create, Exec, ExitStatus, Failure, Message, Ready, Reply, Target, Token,
@@ -156,9 +156,11 @@ impl Server {
                     if last {
                         self.end();
                     }
+                    // Whoever wants one of many processes does not wait for all of them.
+                    let makes = matches!(request.call, Call::Create(_) | Call::Exec(_));
                     let answer = self.call(request.call);
                     self.control.reply(request.seq, answer);
-                    if last {
+                    if last || makes && !self.control.flush() {
                         return Ok(false);
                     }
                 }
@@ -230,7 +232,7 @@ impl Server {
         self.shares.mount(&shares)?;
         pod::mount_memory(&memory)?;
         pod::share(&mut spec, &shared, &mut self.processes)?;
-        let (own, shared) = if makes_namespace(&spec, NamespaceType::Network) {
+        let (own, shared) = if spec.makes_namespace(NamespaceType::Network) {
             (network, None)
         } else {
             (None, network)
@@ -239,13 +241,13 @@ impl Server {
             let name_servers = network::configure(&self.cards, &network)?;
             self.resolver.add(name_servers, &self.events)?;
         }
-        if !has_namespace(&spec, NamespaceType::Pid) {
+        if !spec.has_namespace(NamespaceType::Pid) {
             // It sees the agent's processes, and no other container's.
             self.template.forget();
         }
         let terminal = spec.process.as_ref().is_some_and(|process| process.terminal);
         let (ends, prepared) = self.streams(&stdio, terminal)?;
-        if makes_namespace(&spec, NamespaceType::User) {
+        if spec.makes_namespace(NamespaceType::User) {
             boot::show_kernel_file_systems()?;
         }
         let created = Builder::new(&self.platform, ends)
@@ -456,16 +458,6 @@ fn nonblocking(console: Option<OwnedFd>) -> Result<Option<Rc<OwnedFd>>, Failure>
             .map_err(|errno| system(format!("cannot use the terminal: {errno}")))?;
     }
     Ok(console.map(Rc::new))
-}
-
-fn has_namespace(spec: &Spec, kind: NamespaceType) -> bool {
-    let of_kind = |namespace: &Namespace| namespace.kind == kind;
-    spec.linux.as_ref().is_some_and(|linux| linux.namespaces.iter().any(of_kind))
-}
-
-fn makes_namespace(spec: &Spec, kind: NamespaceType) -> bool {
-    let new = |namespace: &Namespace| namespace.kind == kind && namespace.path.is_none();
-    spec.linux.as_ref().is_some_and(|linux| linux.namespaces.iter().any(new))
 }
 
 fn next_ended() -> Option<(Pid, ExitStatus)> {

@@ -49,8 +49,6 @@ use crate::{
 
 /// How long a machine may take to say how it ended after its agent has gone.
 pub(super) const LAST_WORDS: Duration = Duration::from_secs(3);
-/// How long a guest may take to say that a killed container ended.
-pub(super) const KILL_TIMEOUT: Duration = Duration::from_secs(60);
 /// The directory of the machine's sockets, and the name that they begin with.
 pub(crate) const VSOCK_DIRECTORY: &str = "vsock";
 pub(crate) const VSOCK_NAME: &str = "vm";
@@ -82,8 +80,8 @@ pub(super) enum Owed {
     Exec(ExecId),
     /// It connects to a port; the connection's stream.
     Connect(Token),
-    /// It was sent a signal.
-    Kill(ClientId, String),
+    /// It is killed; who wanted that.
+    Kill(Option<ClientId>, String),
     /// For this client as it is.
     Client(ClientId),
     /// The guest's file systems are written.
@@ -121,6 +119,8 @@ pub(super) struct Monitor<'a> {
     pub(super) record: Option<Record>,
     pub(super) boot_deadline: Instant,
     pub(super) agent_gone: Option<(Instant, String)>,
+    /// When the agent last said something.
+    pub(super) last_word: Instant,
     pub(super) awakening: Awakening,
     /// Streams of a container that is not made yet.
     pub(super) early_streams: BTreeMap<Token, UnixStream>,
@@ -261,6 +261,7 @@ impl<'a> Monitor<'a> {
             record: Some(record),
             boot_deadline: Instant::now() + plan.boot_timeout,
             agent_gone: None,
+            last_word: Instant::now(),
             awakening,
             early_streams: BTreeMap::new(),
             admitted,
@@ -357,8 +358,8 @@ impl<'a> Monitor<'a> {
             Phase::Created | Phase::Running | Phase::Leaving => {}
             Phase::Ending(ending) => until(ending.wake_at()),
         }
-        self.main.dies_by(now)?.into_iter().for_each(&mut until);
-        self.pod.wake_at(now)?.into_iter().for_each(&mut until);
+        self.main.dies_by(now, self.last_word)?.into_iter().for_each(&mut until);
+        self.pod.wake_at(now, self.last_word)?.into_iter().for_each(&mut until);
         let ends = matches!(self.main.phase, Phase::Ending(_));
         if let (Some((at, why)), false) = (&self.agent_gone, ends) {
             if now >= *at {

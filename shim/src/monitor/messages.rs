@@ -47,6 +47,7 @@ impl Monitor<'_> {
     }
 
     fn message(&mut self, message: Message) -> Result<(), Fault> {
+        self.last_word = Instant::now();
         match message {
             Message::Ready(ready) if ready.version != VERSION => Err(Fault::Version(ready.version)),
             Message::Ready(_) if matches!(self.main.phase, Phase::Booting) => {

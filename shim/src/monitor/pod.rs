@@ -150,14 +150,18 @@ impl Pod {
     ///
     /// # Errors
     /// [`Fault::Unkillable`].
-    pub(super) fn wake_at(&self, now: Instant) -> Result<Option<Instant>, Fault> {
+    pub(super) fn wake_at(
+        &self,
+        now: Instant,
+        last_word: Instant,
+    ) -> Result<Option<Instant>, Fault> {
         let mut first: Option<Instant> = None;
         for member in self.members.values() {
             let asking = match &member.stage {
                 Stage::Deleting(asking) | Stage::Releasing(asking) => asking.next,
                 _ => None,
             };
-            let dies_by = member.contained.dies_by(now)?;
+            let dies_by = member.contained.dies_by(now, last_word)?;
             first = first.into_iter().chain(asking).chain(dies_by).min();
         }
         Ok(first)

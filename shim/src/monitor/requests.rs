@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{
     clients::{ClientId, Turn},
     contained::{Contained, Phase, system, wrong},
-    core::{KILL_TIMEOUT, Monitor, Owed},
+    core::{Monitor, Owed},
     execs::{ExecId, Step},
     fault::printable,
     guest::GuestCall,
@@ -68,11 +68,14 @@ impl Monitor<'_> {
             }
             Ask::Kill { signal, all } => {
                 let contained = self.living(&container)?;
-                if signal == libc::SIGKILL {
-                    contained.doomed = Some(Instant::now() + KILL_TIMEOUT);
-                }
                 let target = Target { container: container.clone(), exec: None };
-                self.ask(Call::Kill { target, signal, all }, Owed::Kill(id, container))
+                let owed = if signal == libc::SIGKILL {
+                    contained.doom(Instant::now());
+                    Owed::Kill(Some(id), container)
+                } else {
+                    Owed::Client(id)
+                };
+                self.ask(Call::Kill { target, signal, all }, owed)
             }
             Ask::Exec { process, streams } => self.exec(id, &container, process, streams),
             Ask::Signal(signal) => {
@@ -195,9 +198,10 @@ impl Monitor<'_> {
                 id
             }
             Owed::Kill(id, container) => {
-                if let Some(contained) = self.contained(&container).filter(|_| result.is_err()) {
-                    contained.doomed = None;
+                if let Some(contained) = self.contained(&container) {
+                    contained.doom_answered(result.is_ok());
                 }
+                let Some(id) = id else { return };
                 id
             }
             Owed::Join(container) => return self.member_made(&container, result),

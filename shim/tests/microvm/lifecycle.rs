@@ -201,7 +201,8 @@ fn joined_processes(maker: &Maker) {
         let processes = maker.with(|sandbox| sandbox.processes()).unwrap();
         processes.into_iter().map(|process| process.command).collect::<Vec<_>>()
     };
-    assert!(commands().iter().any(|command| command.contains("4321")), "{:?}", commands());
+    // While it executes, it has no command line.
+    until("the process is seen", || commands().iter().any(|command| command.contains("4321")));
     kill(children(i32::try_from(child.id()).unwrap())[0], 9);
     let (code, _, _) = finish(child);
     assert_eq!(code, 137);

@@ -6,6 +6,7 @@
 mod bundle;
 mod deaths;
 mod helper;
+mod host;
 mod lifecycle;
 mod running;
 mod snapshots;
@@ -16,13 +17,14 @@ use std::{env, io::ErrorKind, os::unix::fs::OpenOptionsExt, process::ExitCode, t
 /// A scenario's name and itself.
 type Scenario = (&'static str, fn());
 
-const SCENARIOS: [Scenario; 8] = [
+const SCENARIOS: [Scenario; 9] = [
     ("refusals_need_no_machine", lifecycle::refusals_need_no_machine),
     ("a_container_lives_and_leaves_nothing", lifecycle::a_container_lives_and_leaves_nothing),
     ("the_program_cannot_be_found", lifecycle::the_program_cannot_be_found),
     ("terminals_have_sizes", terminal::terminals_have_sizes),
     ("a_killed_monitor_takes_its_machine_along", deaths::a_killed_monitor_takes_its_machine_along),
     ("a_killed_vmm_ends_the_container", deaths::a_killed_vmm_ends_the_container),
+    ("a_guest_that_hears_nothing_is_killed", deaths::a_guest_that_hears_nothing_is_killed),
     ("a_killed_maker_leaves_nothing", deaths::a_killed_maker_leaves_nothing),
     ("roots_of_containerds_mounts", snapshots::roots_of_containerds_mounts),
 ];

@@ -1,17 +1,13 @@
 //! Roots that containerd's snapshotters describe by mounts: what a guest sees of them, and where the host finds what it wrote.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-};
+use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use bulkhead::sandbox::{Mount, vm::takes};
 use serde_json::json;
 
 use crate::{
     bundle::Bundle,
+    host::{LoopDevice, Mounted, attribute, names, path, run},
     lifecycle::{kill, leftovers},
     running::{Maker, until},
 };
@@ -156,28 +152,44 @@ impl Place {
         fs::remove_file(root.join("bound")).unwrap();
     }
 
-    /// As of the blockfile, devmapper and erofs snapshotters.
+    /// As of the blockfile and erofs snapshotters, which name files, and of devmapper, which names block devices.
     fn disks(&self) {
-        let (ext4, erofs) =
-            (self.directory.path().join("ext4"), self.directory.path().join("erofs"));
+        let [ext4, erofs] = ["ext4", "erofs"].map(|name| self.directory.path().join(name));
         let root = self.path(1).join("fs");
         fs::File::create(&ext4).unwrap().set_len(32 << 20).unwrap();
         run("mke2fs", &["-q", "-t", "ext4", "-d", path(&root), path(&ext4)]);
         run("mkfs.erofs", &[path(&erofs), path(&root)]);
-        let disk = |kind: &str, file: &Path, options: &[&str]| {
+        let [loop_ext4, loop_erofs] = [&ext4, &erofs].map(|file| LoopDevice::new(file));
+        let disk = |kind: &str, source: &str, options: &[&str]| {
             let options: Vec<_> = options.iter().map(|option| (*option).to_owned()).collect();
-            vec![mount(kind, path(file), &options)]
+            vec![mount(kind, source, &options)]
         };
-        let script = "cat /data/moved; echo x > /data/disk && cat /data/disk || echo refused";
-        let written = (0, "moved\nx\n".into());
-        assert_eq!(run_container(&disk("ext4", &ext4, &["loop"]), false, script), written);
-        let refused = (0, "moved\nrefused\n".to_owned());
-        for mounts in [disk("ext4", &ext4, &["ro", "loop"]), disk("erofs", &erofs, &["ro", "loop"])]
-        {
-            assert_eq!(run_container(&mounts, false, script), refused, "{mounts:?}");
+        let script = |name: &str| {
+            format!("cat /data/moved; echo x > /data/{name} && cat /data/{name} || echo refused")
+        };
+        for (name, mounts) in [
+            ("file", disk("ext4", path(&ext4), &["loop"])),
+            ("device", disk("ext4", &loop_ext4.0, &[])),
+        ] {
+            let written = (0, "moved\nx\n".into());
+            assert_eq!(run_container(&mounts, false, &script(name)), written, "{mounts:?}");
         }
-        let mounted = Mounted::new("ext4", path(&ext4), "loop,ro");
-        assert_eq!(fs::read_to_string(mounted.0.path().join("data/disk")).unwrap(), "x\n");
+        for mounts in [
+            disk("ext4", path(&ext4), &["ro", "loop"]),
+            disk("ext4", &loop_ext4.0, &["ro"]),
+            disk("erofs", path(&erofs), &["ro", "loop"]),
+            disk("erofs", &loop_erofs.0, &[]),
+        ] {
+            let refused = (0, "moved\nrefused\n".into());
+            assert_eq!(run_container(&mounts, false, &script("other")), refused, "{mounts:?}");
+        }
+        // Whole when the machine has ended, for the device and for the file behind it.
+        for (source, options) in [(loop_ext4.0.as_str(), "ro"), (path(&ext4), "loop,ro")] {
+            let mounted = Mounted::new("ext4", source, options);
+            let found = ["file", "device", "other"]
+                .map(|name| mounted.0.path().join("data").join(name).exists());
+            assert_eq!(found, [true, true, false], "{source}");
+        }
     }
 
     /// Whoever removes its container does what it would have done.
@@ -197,10 +209,6 @@ impl Place {
         assert!(attribute(&upper, "trusted.overlay.opaque"));
         assert_eq!(leftovers(&bundle, ID), Vec::<String>::new());
     }
-}
-
-fn attribute(path: &Path, name: &str) -> bool {
-    rustix::fs::getxattr(path, name, &mut [0; 4]) == Ok(1)
 }
 
 fn bundle(mounts: &[Mount], read_only: bool, script: &str) -> Bundle {
@@ -237,52 +245,5 @@ fn mount(kind: &str, source: &str, options: &[String]) -> Mount {
         source: source.into(),
         target: String::new(),
         options: options.to_vec(),
-    }
-}
-
-/// Everything below a directory.
-fn names(directory: &Path) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    let mut todo = vec![PathBuf::new()];
-    while let Some(below) = todo.pop() {
-        for entry in fs::read_dir(directory.join(&below)).unwrap() {
-            let entry = entry.unwrap();
-            let name = below.join(entry.file_name());
-            found.insert(path(&name).to_owned());
-            if entry.file_type().unwrap().is_dir() {
-                todo.push(name);
-            }
-        }
-    }
-    found
-}
-
-fn path(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-fn run(program: &str, words: &[&str]) {
-    let status = Command::new(program).args(words).stdout(Stdio::null()).status().unwrap();
-    assert!(status.success(), "{program} {words:?}: {status}");
-}
-
-/// A mount of this host, until it is dropped.
-struct Mounted(tempfile::TempDir);
-
-impl Mounted {
-    fn overlay(options: &[String]) -> Self {
-        Self::new("overlay", "overlay", &options.join(","))
-    }
-
-    fn new(kind: &str, source: &str, options: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        run("mount", &["-t", kind, "-o", options, source, path(directory.path())]);
-        Self(directory)
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(self.0.path()).status();
     }
 }

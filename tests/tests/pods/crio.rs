@@ -323,7 +323,6 @@ fn cri_o_makes_a_pod(oci: &Oci) {
 }
 
 #[test]
-#[ignore = "by hand: a machine of its own shape has to boot; an exec was seen to hang when it had two processors"]
 fn vm_cri_o_makes_a_pod() {
     on(Isolation::Vm, cri_o_makes_a_pod);
 }

@@ -9,7 +9,7 @@ use super::{Asking, Stage, Use};
 use crate::monitor::{
     clients::ClientId,
     contained::Phase,
-    core::{KILL_TIMEOUT, Monitor, Owed, log},
+    core::{Monitor, Owed, log},
     message::Answer,
 };
 
@@ -28,13 +28,14 @@ impl Monitor<'_> {
     /// Kills a container that nobody stands for any more. One that is being made is killed when it is.
     pub(in super::super) fn kill_member(&mut self, id: &str) {
         let Some(member) = self.pod.members.get_mut(id) else { return };
-        if !member.contained.lives() || member.contained.doomed.is_some() {
+        if !member.contained.lives() || member.contained.is_doomed() {
             return;
         }
-        member.contained.doomed = Some(Instant::now() + KILL_TIMEOUT);
+        member.contained.doom(Instant::now());
         let target = Target { container: id.to_owned(), exec: None };
         // An agent that cannot be asked is a fault that is heard elsewhere.
-        let _ = self.ask(Call::Kill { target, signal: libc::SIGKILL, all: true }, Owed::Nobody);
+        let call = Call::Kill { target, signal: libc::SIGKILL, all: true };
+        let _ = self.ask(call, Owed::Kill(None, id.to_owned()));
     }
 
     /// A client wants a container gone.

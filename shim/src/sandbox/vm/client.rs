@@ -27,6 +27,27 @@ pub(super) struct Client {
     fds: Vec<OwnedFd>,
 }
 
+/// What came of a request.
+#[derive(Debug)]
+pub(super) enum Heard {
+    Reply(Reply),
+    /// Nothing in time.
+    Nothing,
+    /// The monitor has ended without a word.
+    End,
+}
+
+impl Heard {
+    /// The reply, for who cannot do without one.
+    pub(super) fn reply(self) -> Result<Reply, SandboxError> {
+        match self {
+            Self::Reply(reply) => Ok(reply),
+            Self::Nothing => Err(silent()),
+            Self::End => Err(ended()),
+        }
+    }
+}
+
 impl Client {
     /// Connects to the monitor of a state directory. An answer that takes longer than `patience` is an error.
     pub(super) fn connect(dir: &Path, patience: Duration) -> io::Result<Self> {
@@ -80,11 +101,19 @@ impl Client {
 
     /// Asks for what the agent replies to.
     pub(super) fn ask(&mut self, ask: &Ask) -> Result<Reply, SandboxError> {
-        self.send(ask).map_err(gone)?;
-        match self.answer().map_err(gone)? {
-            Answer::Done(reply) => Ok(reply),
-            Answer::Failed(failure) => Err(refusal(failure)),
-            other => Err(SandboxError::Failed(format!("the monitor answered {other:?}"))),
+        self.hear(ask)?.reply()
+    }
+
+    /// The same for who can do without a reply.
+    pub(super) fn hear(&mut self, ask: &Ask) -> Result<Heard, SandboxError> {
+        let answer = self.send(ask).and_then(|()| self.answer());
+        match answer {
+            Ok(Answer::Done(reply)) => Ok(Heard::Reply(reply)),
+            Ok(Answer::Failed(failure)) => Err(refusal(failure)),
+            Ok(other) => Err(SandboxError::Failed(format!("the monitor answered {other:?}"))),
+            Err(error) if has_ended(&error) => Ok(Heard::End),
+            Err(error) if is_silent(&error) => Ok(Heard::Nothing),
+            Err(error) => Err(gone(error)),
         }
     }
 
@@ -102,22 +131,35 @@ impl Client {
     }
 }
 
+/// The monitor has closed the connection, perhaps with a request that it had not read yet.
+fn has_ended(error: &FrameError) -> bool {
+    match error {
+        FrameError::Closed => true,
+        FrameError::Io(error) => {
+            matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+        }
+        _ => false,
+    }
+}
+
+/// It has said nothing in time.
+fn is_silent(error: &FrameError) -> bool {
+    matches!(error, FrameError::Io(error) if error.kind() == io::ErrorKind::TimedOut)
+}
+
+fn ended() -> SandboxError {
+    SandboxError::State("container not running".into())
+}
+
+fn silent() -> SandboxError {
+    SandboxError::Failed("the container's machine does not answer".into())
+}
+
 /// The connection failed.
 pub(super) fn gone(error: FrameError) -> SandboxError {
     match error {
-        FrameError::Closed => SandboxError::State("container not running".into()),
-        // It ended with a request that it had not read yet.
-        FrameError::Io(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
-            ) =>
-        {
-            SandboxError::State("container not running".into())
-        }
-        FrameError::Io(error) if error.kind() == io::ErrorKind::TimedOut => {
-            SandboxError::Failed("the container's monitor does not answer".into())
-        }
+        error if has_ended(&error) => ended(),
+        error if is_silent(&error) => silent(),
         error => SandboxError::Failed(format!("the container's monitor cannot be asked: {error}")),
     }
 }

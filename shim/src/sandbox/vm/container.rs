@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::{
     Exec, OomEvents, Record, Sandbox, SandboxError, Spawned, Status,
-    client::{Client, gone},
+    client::{Client, Heard, gone},
     create::{failed, no_descriptors, refusal},
     exec,
     record::{ENDED, Ended, NetworkRecord, Pod, lost},
@@ -32,10 +32,13 @@ use crate::{
     sandbox::config,
 };
 
-/// How long an answer may take that the guest has no part in.
+/// How long an answer may take that the guest has no part in, or that it only has to look up: who asks how much all containers use does not wait for one
+/// that is stuck.
 const AT_ONCE: Duration = Duration::from_secs(20);
 /// How long a monitor may take to end after its socket is gone.
 const LAST_MOMENTS: Duration = Duration::from_secs(5);
+/// How long who sends a signal waits for the guest to say that it came, or is refused.
+const SIGNALLED: Duration = Duration::from_secs(10);
 /// How long the guest may take.
 const GUEST: Duration = Duration::from_secs(180);
 
@@ -111,8 +114,16 @@ impl<'a> Guest<'a> {
 
     /// A machine that was lost meanwhile is said to be: there is nothing else to be learnt of a state.
     fn ask(&self, ask: &Ask) -> Result<Reply, SandboxError> {
-        let answer = self.living(GUEST).and_then(|mut client| client.ask(ask));
-        answer.map_err(|error| match error {
+        self.ask_within(GUEST, ask)
+    }
+
+    fn ask_within(&self, patience: Duration, ask: &Ask) -> Result<Reply, SandboxError> {
+        let answer = self.living(patience).and_then(|mut client| client.ask(ask));
+        answer.map_err(|error| self.told(error))
+    }
+
+    fn told(&self, error: SandboxError) -> SandboxError {
+        match error {
             SandboxError::State(what) if self.is_going() && self.has_ended() => {
                 match lost(self.dir) {
                     Some(why) => SandboxError::State(format!("{what}: {why}")),
@@ -120,7 +131,7 @@ impl<'a> Guest<'a> {
                 }
             }
             error => error,
-        })
+        }
     }
 }
 
@@ -173,7 +184,16 @@ impl Sandbox for Guest<'_> {
     }
 
     fn kill(&self, signal: i32, all: bool) -> Result<(), SandboxError> {
-        self.ask(&Ask::Kill { signal, all }).map(drop)
+        let kills = signal == libc::SIGKILL;
+        let mut client = self.living(if kills { GUEST } else { SIGNALLED })?;
+        let heard = client.hear(&Ask::Kill { signal, all }).and_then(|heard| match heard {
+            // A guest that does not hear of it loses its machine, and so does a monitor that dies meanwhile: killed all the same.
+            Heard::End if kills => Ok(()),
+            // It is on its way, as for a process that is stopped.
+            Heard::Nothing if !kills => Ok(()),
+            heard => heard.reply().map(drop),
+        });
+        heard.map_err(|error| self.told(error))
     }
 
     fn exec(&self, wanted: &Exec<'_>) -> Result<Spawned, SandboxError> {
@@ -211,14 +231,14 @@ impl Sandbox for Guest<'_> {
     }
 
     fn stats(&self) -> Result<Stats, SandboxError> {
-        match self.ask(&Ask::Stats)? {
+        match self.ask_within(AT_ONCE, &Ask::Stats)? {
             Reply::Stats(stats) => Ok(*stats),
             other => Err(strange(&other)),
         }
     }
 
     fn processes(&self) -> Result<Vec<ProcessInfo>, SandboxError> {
-        match self.ask(&Ask::Processes)? {
+        match self.ask_within(AT_ONCE, &Ask::Processes)? {
             Reply::Processes(processes) => Ok(processes),
             other => Err(strange(&other)),
         }

@@ -67,6 +67,10 @@ pub(super) fn exec(mut client: Client, process: &Value) -> Result<Spawned, Sandb
     match client.answer().map_err(gone)? {
         Answer::Started => {}
         Answer::Failed(failure) => return Err(refusal(failure)),
+        // With its container or the machine.
+        Answer::Exited { .. } => {
+            return Err(SandboxError::State("the container ended before the process began".into()));
+        }
         other => return Err(SandboxError::Failed(format!("the monitor answered {other:?}"))),
     }
     client.wait_for_ever().map_err(failed("wait for the monitor"))?;
