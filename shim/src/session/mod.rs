@@ -99,6 +99,8 @@ pub struct Session<'a> {
     timeline: &'a mut Timeline,
     events: Receiver<Event>,
     to_events: Sender<Event>,
+    /// Output may be shown.
+    ready: Sender<()>,
     keeper: Keeper,
     credit: Arc<Credit>,
     running: bool,
@@ -121,7 +123,9 @@ impl<'a> Session<'a> {
         let credit = Arc::new(Credit::default());
         let reader = socket.try_clone()?;
         let (to, given) = (to_events.clone(), Arc::clone(&credit));
-        thread::spawn(move || hear(reader, &to, &given));
+        let (ready, is_ready) = channel();
+        let runs = plan.starting.is_none();
+        thread::spawn(move || hear(reader, &to, &given, runs, &is_ready));
         if plan.forward_signals || plan.starting.is_some() {
             let to = to_events.clone();
             signals::listen(move |signal| to.send(Event::Signal(signal)).is_ok())?;
@@ -131,6 +135,7 @@ impl<'a> Session<'a> {
             timeline,
             events,
             to_events,
+            ready,
             keeper: Keeper(Arc::new(Mutex::new(socket))),
             credit,
             running: false,
@@ -186,6 +191,8 @@ impl<'a> Session<'a> {
         self.running = true;
         let raw =
             if self.plan.terminal && self.plan.interactive { RawMode::enter()? } else { None };
+        // Who answers to what he sees types what no terminal has kept or changed. Nobody waits for this when the keeper is gone.
+        let _ = self.ready.send(());
         self.resize();
         if self.plan.interactive {
             let (keeper, credit) = (self.keeper.clone(), Arc::clone(&self.credit));
@@ -237,8 +244,18 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Reads what the keeper says; output goes where it belongs from here, so that the loop never waits for a reader.
-fn hear(mut socket: UnixStream, events: &Sender<Event>, credit: &Credit) {
+/// Reads what the keeper says; output goes where it belongs from here, so that the loop never waits for a reader. Output of a program that `runs`, or that
+/// has started, waits until the session `is_ready` for it, or is no more.
+fn hear(
+    mut socket: UnixStream,
+    events: &Sender<Event>,
+    credit: &Credit,
+    runs: bool,
+    is_ready: &Receiver<()>,
+) {
+    if runs {
+        let _ = is_ready.recv();
+    }
     let mut first = true;
     let mut note = || {
         if std::mem::take(&mut first) {
@@ -260,8 +277,12 @@ fn hear(mut socket: UnixStream, events: &Sender<Event>, credit: &Credit) {
             }
             FromKeeper::Taken(count) => credit.give(usize::try_from(count).unwrap_or(0)),
             other => {
+                let starts = matches!(other, FromKeeper::Started(_));
                 if events.send(Event::Keeper(other)).is_err() {
                     return;
+                }
+                if starts {
+                    let _ = is_ready.recv();
                 }
             }
         }

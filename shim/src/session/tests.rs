@@ -1,8 +1,11 @@
 //! A session against a keeper that is played by the test.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::*;
+use crate::keeper::frames::Started;
 
 fn run(
     starting: Option<u32>,
@@ -53,4 +56,26 @@ fn a_keeper_that_is_killed_is_noticed() {
     assert!(matches!(run(None, drop), Err(SessionError::Lost)));
     let garbage = run(None, |mut socket| socket.write_all(b"?????????").unwrap());
     assert!(matches!(garbage, Err(SessionError::Lost)));
+}
+
+/// A user who types when he sees the prompt types into a terminal that is raw by then.
+#[test]
+fn output_is_shown_when_the_terminal_is_the_programs() {
+    for starting in [None, Some(u32::MAX)] {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut timeline = Timeline::begin(0);
+        let plan = Plan { interactive: false, terminal: false, starting, forward_signals: false };
+        let mut session = Session::new(plan, ours, &mut timeline).unwrap();
+        if starting.is_some() {
+            FromKeeper::Started(Started { timeline: json!([]) }).send(&mut theirs).unwrap();
+            let event = session.events.recv().unwrap();
+            assert!(matches!(event, Event::Keeper(FromKeeper::Started(_))), "{event:?}");
+        }
+        FromKeeper::Output(Vec::new()).send(&mut theirs).unwrap();
+        thread::sleep(Duration::from_millis(50));
+        assert!(session.events.try_recv().is_err(), "{starting:?}");
+        assert!(session.begin().unwrap().is_none());
+        let event = session.events.recv().unwrap();
+        assert!(matches!(event, Event::FirstOutput(_)), "{event:?}");
+    }
 }
