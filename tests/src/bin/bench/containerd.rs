@@ -11,6 +11,7 @@ use bulkhead_tests::harness::{
 
 use super::{
     Reason,
+    cgroups::leave_hybrid,
     proc::{children, parent, rollup, vmm_of},
     report::{Report, Unit, quantile},
 };
@@ -30,6 +31,10 @@ const TASKS: usize = 50;
 pub(crate) fn measure(report: &mut Report, runs: u16) {
     if kvm_missing() {
         return report.note("containers of containerd", "there is no /dev/kvm");
+    }
+    match leave_hybrid() {
+        Ok(groups) => report.note("control groups of containerd's containers", groups),
+        Err(reason) => return report.fail("containers of containerd", &reason),
     }
     let oci = Oci::with(Peer::Bulkhead(Isolation::Vm));
     let mut containerd = Containerd::new(&oci);

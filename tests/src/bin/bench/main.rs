@@ -1,5 +1,6 @@
 //! `make bench`: prints the project's figures, each with how it was got. What is compared was measured in the same run.
 
+mod cgroups;
 mod containerd;
 mod facts;
 mod guest;
