@@ -21,7 +21,10 @@ use rustix::{
 };
 use sha2::{Digest, Sha256};
 
-use crate::refusal::{Refusal, at};
+use crate::{
+    refusal::{Refusal, at},
+    root,
+};
 
 /// Where these shims have their sockets: a directory of their own below that of all of containerd's shims, which is the same whatever containerd's own
 /// state directory is.
@@ -130,10 +133,7 @@ fn sweep(path: &Path) {
 /// # Errors
 /// A file that cannot be written.
 pub(crate) fn note(bundle: &Path, path: &Path) -> Result<(), Refusal> {
-    let file = bundle.join(ADDRESS);
-    let new = bundle.join(".address");
-    fs::write(&new, url(path)).map_err(at("write", &new))?;
-    fs::rename(&new, &file).map_err(at("write", &file))
+    root::replace(bundle, ADDRESS, url(path).as_bytes())
 }
 
 /// Removes the socket of a bundle whose shim is gone, and of others; one that is served stays.

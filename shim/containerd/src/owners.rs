@@ -155,7 +155,7 @@ mod tests {
         }
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
-        for name in ["1/fs", "2/fs", "3/fs", "3/work", "bundle"] {
+        for name in ["1/fs", "2/fs", "3/fs", "3/work", "bundle/rootfs"] {
             fs::create_dir_all(path(name)).unwrap();
         }
         fs::write(path("1/fs/below"), "below").unwrap();

@@ -36,16 +36,6 @@ pub(crate) struct Note {
 }
 
 impl Note {
-    /// Writes it. Before anything is made that would have to be removed.
-    ///
-    /// # Errors
-    /// A file that cannot be written.
-    pub(crate) fn write(&self, bundle: &Path) -> Result<(), Refusal> {
-        let file = bundle.join(NOTE);
-        let text = serde_json::to_vec(self).map_err(at("write", &file))?;
-        fs::write(&file, text).map_err(at("write", &file))
-    }
-
     /// Reads it; none: nothing was made.
     ///
     /// # Errors
@@ -60,22 +50,42 @@ impl Note {
     }
 }
 
+/// Puts into the bundle what has to be there before anything is made that would have to be removed: the note, and a directory for mounts.
+/// For the shim itself, not for its helpers: when containerd notices that the shim was killed it removes the bundle, and cannot if something is still made in it.
+///
+/// # Errors
+/// What cannot be made.
+pub(crate) fn prepare(bundle: &Path, note: &Note, mounts: &[Mount]) -> Result<(), Refusal> {
+    let text = serde_json::to_vec(note).map_err(at("write", bundle))?;
+    replace(bundle, NOTE, &text)?;
+    if mounts.is_empty() {
+        return Ok(());
+    }
+    let rootfs = bundle.join(ROOTFS);
+    match fs::create_dir(&rootfs) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(at("make", &rootfs)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes a file of the bundle that is whole whenever it is there.
+///
+/// # Errors
+/// A file that cannot be written.
+pub(crate) fn replace(bundle: &Path, name: &str, text: &[u8]) -> Result<(), Refusal> {
+    let (file, new) = (bundle.join(name), bundle.join(format!(".{name}")));
+    fs::write(&new, text).map_err(at("write", &new))?;
+    fs::rename(&new, &file).map_err(at("write", &file))
+}
+
 /// Makes the mounts on the bundle's root, in their order. For a process with one thread: it may go to another directory and back.
 ///
 /// # Errors
 /// What the kernel refuses; nothing is mounted then.
 pub(crate) fn mount(bundle: &Path, mounts: &[Mount]) -> Result<(), Refusal> {
     let rootfs = bundle.join(ROOTFS);
-    if mounts.is_empty() {
-        return Ok(());
-    }
-    // Not the bundle: when that is gone, nobody would remove it again.
-    match fs::create_dir(&rootfs) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(at("make", &rootfs)(error));
-        }
-        _ => {}
-    }
     for mount in mounts {
         let made = target(&rootfs, &mount.target).and_then(|on| make(mount, &on));
         if let Err(refusal) = made {
@@ -206,7 +216,8 @@ mod tests {
     fn a_bundle_without_a_note_has_made_nothing() {
         let dir = tempfile::tempdir().unwrap();
         assert!(Note::read(dir.path()).unwrap().is_none());
-        Note { root: "/r".into() }.write(dir.path()).unwrap();
+        prepare(dir.path(), &Note { root: "/r".into() }, &[]).unwrap();
+        assert!(!dir.path().join(ROOTFS).exists());
         assert_eq!(Note::read(dir.path()).unwrap().unwrap().root, Path::new("/r"));
         unmount(dir.path()).unwrap();
     }

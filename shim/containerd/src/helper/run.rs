@@ -18,7 +18,7 @@ use crate::{
     args::Args,
     handover,
     refusal::{Refusal, cannot},
-    root::{self, Note},
+    root,
 };
 
 /// Does what the request says.
@@ -112,7 +112,6 @@ fn make(
     };
     let owner = take(create.owner).ok_or_else(|| Refusal::invalid("the owner's pipe is closed"))?;
     close_on_exec(owner.as_fd())?;
-    Note { root: request.root.clone() }.write(&create.bundle)?;
     let from = |source| {
         root.create(&CreateOptions {
             id: &request.id,

@@ -14,6 +14,7 @@ use crate::{
     helper::{Call, Create, Made, Request},
     options::Options,
     refusal::{Kind, Refusal},
+    root::{self, Note},
     stdio::{self, Console, Names, Opened},
 };
 
@@ -38,12 +39,14 @@ impl Shim {
         };
         let opened = stdio::open(&names, &asked.id, &self.namespace, &self.exits).await?;
         let bundle = PathBuf::from(&asked.bundle);
+        let mounts: Vec<_> = asked.rootfs.iter().map(mount).collect();
+        root::prepare(&bundle, &Note { root: root.clone() }, &mounts)?;
         let request = Request {
             root: root.clone(),
             id: asked.id.clone(),
             call: Call::Create(Create {
                 bundle: bundle.clone(),
-                mounts: asked.rootfs.iter().map(mount).collect(),
+                mounts,
                 choice: options.choice,
                 no_pivot: options.no_pivot,
                 no_new_keyring: options.no_new_keyring,

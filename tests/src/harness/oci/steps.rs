@@ -96,12 +96,12 @@ impl Followed {
         Self { strace, log }
     }
 
-    /// The calls that were seen.
+    /// What strace tells of the calls that were seen.
     #[must_use]
-    pub fn calls(self) -> Vec<(u32, String)> {
+    pub fn log(self) -> String {
         let log = self.log.clone();
         drop(self);
-        parse(&fs::read_to_string(log).unwrap_or_default())
+        String::from_utf8_lossy(&fs::read(log).unwrap_or_default()).into_owned()
     }
 }
 

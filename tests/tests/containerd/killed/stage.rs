@@ -1,10 +1,8 @@
-//! SIGKILL of every process at each step of a task's life, through containerd: of the shim's `start`, of the shim, of its helpers, monitors and
-//! VMMs, and of the shim's `delete`. Afterwards containerd removes all of the container, a neighbour notices nothing, and the next container of
-//! the same name can be made.
+//! A containerd with two containers: one whose processes are killed, and one beside it.
 
 use std::{
     collections::BTreeSet,
-    env, fs,
+    fs,
     os::unix::{fs::PermissionsExt, net::UnixStream},
     path::{Path, PathBuf},
 };
@@ -12,28 +10,16 @@ use std::{
 use bulkhead_tests::harness::{
     Namespace, Running, Shim,
     containerd::{Containerd, HOST_PROGRAM, PROGRAM},
-    oci::{Followed, Isolation, Oci, Peer, Step, parse, steps_of},
+    oci::{Followed, Isolation, Oci, Peer, Step},
     signal_process,
 };
 use rustix::process::Signal;
 
-/// Calls at which each one is a step, since something of the host changes there.
-const ALWAYS: [&str; 8] =
-    ["clone3", "execve", "mount", "move_mount", "renameat", "mkdirat", "bind", "sendmsg"];
-const ALWAYS_VM: [&str; 1] = ["execve"];
-const ALWAYS_OF_COMMANDS: [&str; 8] =
-    ["bind", "listen", "vfork", "clone3", "rename", "sendmsg", "unlink", "umount2"];
-const VICTIM: &str = "victim";
-
-/// How many times the usual number of steps: `BULKHEAD_TEST_STEPS=10` for a closer look.
-fn times(steps: usize) -> usize {
-    let more = env::var("BULKHEAD_TEST_STEPS").ok();
-    more.map_or(1, |text| text.parse::<usize>().unwrap()) * steps
-}
+pub(super) const VICTIM: &str = "victim";
 
 /// Who is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Who {
+pub(super) enum Who {
     /// The shim's first thread.
     Shim,
     /// Whichever of it, of its other threads and of all that it starts comes first.
@@ -42,7 +28,7 @@ enum Who {
 
 /// What is done meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verb {
+pub(super) enum Verb {
     /// `Create` and `Start`.
     Run,
     Exec,
@@ -51,18 +37,18 @@ enum Verb {
 }
 
 /// A containerd whose calls of the shim's program are held up, and a container beside those that are killed.
-struct Stage<'a> {
-    containerd: Containerd<'a>,
-    oci: &'a Oci,
+pub(super) struct Stage<'a> {
+    pub(super) containerd: Containerd<'a>,
+    pub(super) oci: &'a Oci,
     /// The victim's network, and its other end.
     namespaces: [Namespace; 2],
     neighbour: u32,
     before: BTreeSet<String>,
-    wrong: Vec<String>,
+    pub(super) wrong: Vec<String>,
 }
 
 impl<'a> Stage<'a> {
-    fn new(oci: &'a Oci) -> Self {
+    pub(super) fn new(oci: &'a Oci) -> Self {
         let containerd = Containerd::new(oci);
         behind_a_script(oci);
         if oci.is_vm() {
@@ -94,7 +80,7 @@ impl<'a> Stage<'a> {
         stage
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub(super) fn file(&self, name: &str) -> PathBuf {
         self.oci.path(name)
     }
 
@@ -108,10 +94,13 @@ impl<'a> Stage<'a> {
         left.extend(processes.map(|pid| format!("process {pid}")));
         let bundle = self.containerd.bundle(VICTIM);
         let state = self.oci.root().join(self.oci.mark()).join(VICTIM);
-        let paths = [bundle, self.containerd.socket_of(VICTIM), state];
+        // What containerd could not remove of a bundle is in the way of all that follow.
+        let removed = bundle.with_file_name(format!(".{VICTIM}"));
+        let stored = [&self.file("data"), &removed].map(|directory| all_below(directory));
+        let paths = [bundle, removed, self.containerd.socket_of(VICTIM), state];
         let paths = paths.into_iter().filter(|path| path.exists());
-        let stored = all_below(&self.file("data"));
-        left.extend(paths.chain(stored).map(|path| format!("file {}", path.display())));
+        let paths = paths.chain(stored.into_iter().flatten());
+        left.extend(paths.map(|path| format!("file {}", path.display())));
         let links = self.namespaces[0].text("ip -o link show");
         left.extend(links.lines().filter_map(|line| {
             let name = line.split(": ").nth(1)?;
@@ -122,7 +111,7 @@ impl<'a> Stage<'a> {
     }
 
     /// What brings the container to the state before a verb.
-    fn prepare(&self, verb: Verb) {
+    pub(super) fn prepare(&self, verb: Verb) {
         if verb != Verb::Run {
             let done = self.run().wait();
             assert!(done.status.success(), "{done}\n{}", self.containerd.logged());
@@ -137,7 +126,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Does it, however it ends.
-    fn act(&self, verb: Verb) {
+    pub(super) fn act(&self, verb: Verb) {
         match verb {
             Verb::Run => drop(self.run().wait()),
             Verb::Exec => drop(self.containerd.exec("one", VICTIM, "exit 4")),
@@ -152,7 +141,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Does it while somebody follows the shim.
-    fn follow(&self, verb: Verb, who: Who, step: Option<&Step>) -> Followed {
+    pub(super) fn follow(&self, verb: Verb, who: Who, step: Option<&Step>) -> Followed {
         let all = who == Who::Any;
         if verb != Verb::Run {
             let followed = Followed::new(self.oci, self.containerd.shim_pid(VICTIM), all, step);
@@ -175,7 +164,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Removes the container as a user would, and notes what is left then.
-    fn clean(&mut self, step: &str) {
+    pub(super) fn clean(&mut self, step: &str) {
         // There may be no task any more.
         self.containerd.run(&["task", "rm", "--force", VICTIM]);
         self.oci.wait("the task's end", || self.containerd.task(VICTIM).is_none());
@@ -222,69 +211,9 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// Each step of a verb, about as many as this.
-    fn each(&mut self, verb: Verb, who: Who, most: usize) {
-        self.prepare(verb);
-        let calls = self.follow(verb, who, None).calls();
-        self.clean("nothing");
-        let always: &[&str] = match (who, self.oci.is_vm()) {
-            (Who::Shim, _) => &[],
-            (Who::Any, false) => &ALWAYS,
-            (Who::Any, true) => &ALWAYS_VM,
-        };
-        let mut steps = steps_of(&calls, times(most), always);
-        assert!(calls.len() > 10, "{verb:?}: {} calls of {who:?} were traced", calls.len());
-        // Before its first call in a making, containerd has not connected, and asks nobody to remove the socket: the next shim of the name does.
-        steps.retain(|step| verb != Verb::Run || step.when > 1 || step.calls != "all");
-        for step in &steps {
-            self.prepare(verb);
-            drop(self.follow(verb, who, Some(step)));
-            self.clean(&format!("{verb:?}, {who:?}, {step}"));
-        }
-    }
-
-    /// Each step of a command of the shim's program: `start`, or `delete` after the shim was killed.
-    fn each_of_command(&mut self, command: &str, most: usize) {
-        let options = self.file(&format!("{command}.strace"));
-        let log = self.file("command.log");
-        let verb = if command == "start" { Verb::Run } else { Verb::Exec };
-        let act = |stage: &mut Self, words: &str| {
-            fs::remove_file(&log).ok();
-            stage.prepare(verb);
-            fs::write(&options, words).unwrap();
-            if command == "start" {
-                stage.act(Verb::Run);
-            } else {
-                signal_process(stage.containerd.shim_pid(VICTIM), Signal::KILL);
-                stage.oci.wait("the end of the task", || {
-                    stage.containerd.task(VICTIM).is_none_or(|(_, state)| state == "STOPPED")
-                });
-                let log = || fs::read_to_string(&log).unwrap_or_default();
-                stage.oci.wait("the end of delete", || log().contains("+++"));
-            }
-            fs::remove_file(&options).unwrap();
-        };
-        act(self, "");
-        let calls = parse(&fs::read_to_string(&log).unwrap());
-        self.clean("nothing");
-        let steps = steps_of(&calls, times(most), &ALWAYS_OF_COMMANDS);
-        assert!(calls.len() > 10, "{command}: {} calls were traced", calls.len());
-        for step in &steps {
-            act(self, &step.options().join(" "));
-            if command == "delete" {
-                // It asks again for what it could not remove. One that is killed while it removes a bundle is in its own way afterwards.
-                self.containerd.kill();
-                let bundle = self.containerd.bundle(VICTIM);
-                fs::remove_dir_all(bundle.with_file_name(format!(".{VICTIM}"))).ok();
-                self.containerd.start();
-            }
-            self.clean(&format!("{command}, {step}"));
-        }
-    }
-
     /// What was wrong, if anything was.
     #[track_caller]
-    fn end(self) {
+    pub(super) fn end(self) {
         let Self { containerd, oci, namespaces, neighbour, wrong, .. } = self;
         assert!(
             wrong.is_empty(),
@@ -340,50 +269,4 @@ fn all_below(directory: &Path) -> Vec<PathBuf> {
         found.push(item.path());
     }
     found
-}
-
-fn on(isolation: Isolation, body: fn(&mut Stage<'_>)) {
-    let Some(oci) = Oci::new(isolation).filter(Oci::is_bulkhead) else { return };
-    let mut stage = Stage::new(&oci);
-    body(&mut stage);
-    stage.end();
-    oci.assert_nothing_left();
-}
-
-#[test]
-fn a_start_on_the_host() {
-    on(Isolation::Host, |stage| {
-        stage.each_of_command("start", 4);
-        stage.each(Verb::Run, Who::Shim, 6);
-    });
-}
-
-#[test]
-fn a_making_on_the_host() {
-    on(Isolation::Host, |stage| stage.each(Verb::Run, Who::Any, 16));
-}
-
-#[test]
-fn an_exec_on_the_host() {
-    on(Isolation::Host, |stage| {
-        stage.each(Verb::Exec, Who::Shim, 5);
-        stage.each(Verb::Exec, Who::Any, 12);
-    });
-}
-
-#[test]
-fn an_end_on_the_host() {
-    on(Isolation::Host, |stage| {
-        stage.each(Verb::End, Who::Shim, 6);
-        stage.each(Verb::End, Who::Any, 8);
-        stage.each_of_command("delete", 6);
-    });
-}
-
-#[test]
-fn a_life_in_a_microvm() {
-    on(Isolation::Vm, |stage| {
-        stage.each(Verb::Run, Who::Any, 4);
-        stage.each(Verb::End, Who::Any, 2);
-    });
 }
