@@ -21,6 +21,8 @@ const ROOTFS: &str = "rootfs";
 const NOTE: &str = "bulkhead.json";
 /// The most that the kernel takes of a mount's options: a page of memory with the zero at its end.
 const MAX_OPTIONS: usize = 4095;
+/// What every bundle has (OCI runtime-spec, bundle.md).
+const CONFIG: &str = "config.json";
 /// The option of overlayfs that names its lower directories.
 pub(crate) const LOWER: &str = "lowerdir=";
 /// The option of a file that has a block device's contents (mount(8)).
@@ -56,6 +58,9 @@ impl Note {
 /// # Errors
 /// What cannot be made.
 pub(crate) fn prepare(bundle: &Path, note: &Note, mounts: &[Mount]) -> Result<(), Refusal> {
+    if let Err(error) = fs::metadata(bundle.join(CONFIG)) {
+        return Err(Refusal::invalid(format!("bundle {}: {CONFIG}: {error}", bundle.display())));
+    }
     let text = serde_json::to_vec(note).map_err(at("write", bundle))?;
     replace(bundle, NOTE, &text)?;
     if mounts.is_empty() {
@@ -216,7 +221,11 @@ mod tests {
     fn a_bundle_without_a_note_has_made_nothing() {
         let dir = tempfile::tempdir().unwrap();
         assert!(Note::read(dir.path()).unwrap().is_none());
-        prepare(dir.path(), &Note { root: "/r".into() }, &[]).unwrap();
+        let note = Note { root: "/r".into() };
+        let refused = prepare(dir.path(), &note, &[]).unwrap_err().to_string();
+        assert!(refused.contains("config.json"), "{refused}");
+        fs::write(dir.path().join(CONFIG), "{}").unwrap();
+        prepare(dir.path(), &note, &[]).unwrap();
         assert!(!dir.path().join(ROOTFS).exists());
         assert_eq!(Note::read(dir.path()).unwrap().unwrap().root, Path::new("/r"));
         unmount(dir.path()).unwrap();
