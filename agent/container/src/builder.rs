@@ -19,10 +19,12 @@ use crate::{
     check::check_name,
     child::{Init, InitHooks, Streams, Task},
     container::{Container, Facts, Process},
+    descriptors,
     error::{Error, at},
     hooks,
     hooks::State,
     identity::Identity,
+    idmap,
     launch::{Launch, Launched, Work},
     likeness,
     lsm::Label,
@@ -289,6 +291,9 @@ impl<'a> Builder<'a> {
         }
         let mounts_ahead = init.ahead.map(|ahead| ahead.mounts);
         let (streams, mut descriptors) = streams(self.stdio, process);
+        if let Some(uid) = namespaces.maps.user_outside(process.user.uid) {
+            descriptors::give_pipes(&streams, uid)?;
+        }
         descriptors.extend(gate);
         let own_maps = namespaces.new_user().then_some(&namespaces.maps);
         descriptors.extend(init.mounts.open_mapped(own_maps)?);
@@ -441,6 +446,11 @@ impl<'a> Builder<'a> {
             root: root.as_ref().map(AsRawFd::as_raw_fd),
         };
         let (streams, mut descriptors) = streams(self.stdio, process);
+        if in_user
+            && let Some(uid) = idmap::user_outside(procfs::pid_of(target)?, process.user.uid)?
+        {
+            descriptors::give_pipes(&streams, uid)?;
+        }
         descriptors.extend(root);
         let program = Program::new(process)?;
         let work = Work {

@@ -92,12 +92,33 @@ pub(crate) fn give_streams(uid: Uid) -> Result<(), Error> {
         {
             continue;
         }
-        match rustix::fs::fchown(borrow(number), Some(uid), None) {
-            Ok(()) | Err(Errno::INVAL | Errno::PERM | Errno::ROFS | Errno::OVERFLOW) => {}
-            Err(errno) => return Err(at("give away stream", number)(errno)),
+        give(number, uid)?;
+    }
+    Ok(())
+}
+
+/// Does that for pipes which a process will have in a user namespace, where their owner has no name: `uid` is its user's number here, in the maker's.
+pub(crate) fn give_pipes(streams: &Streams, uid: u32) -> Result<(), Error> {
+    let numbers = match streams {
+        Streams::Inherited => [0, 1, 2].map(Some),
+        Streams::Files(numbers) => *numbers,
+        Streams::Terminal(_) => return Ok(()),
+    };
+    for number in numbers.into_iter().flatten() {
+        let stat = rustix::fs::fstat(borrow(number)).map_err(at("look at stream", number))?;
+        let is_pipe = FileType::from_raw_mode(stat.st_mode) == FileType::Fifo;
+        if is_pipe && stat.st_uid != uid {
+            give(number, Uid::from_raw(uid))?;
         }
     }
     Ok(())
+}
+
+fn give(number: RawFd, uid: Uid) -> Result<(), Error> {
+    match rustix::fs::fchown(borrow(number), Some(uid), None) {
+        Ok(()) | Err(Errno::INVAL | Errno::PERM | Errno::ROFS | Errno::OVERFLOW) => Ok(()),
+        Err(errno) => Err(at("give away stream", number)(errno)),
+    }
 }
 
 fn duplicate_above(number: RawFd, low: RawFd) -> Result<OwnedFd, Errno> {
@@ -118,6 +139,7 @@ fn duplicate(file: BorrowedFd<'_>, number: RawFd) -> Result<(), Errno> {
 }
 
 fn borrow(number: RawFd) -> BorrowedFd<'static> {
-    // SAFETY: a new process owns all of its descriptors; those that the job names are open, and stay so until execve.
+    // SAFETY: a new process owns all of its descriptors; those that the job names are open, and stay so until execve. The maker's are open as long as it has them
+    // in its work, or are the streams that it has itself.
     unsafe { BorrowedFd::borrow_raw(number) }
 }

@@ -1,11 +1,19 @@
 //! Maps of user and group ids (user_namespaces(7)).
 
-use rustix::process::Pid;
+use std::{fs::File, io::Read};
 
-use crate::{error::Error, procfs, spec::IdMapping};
+use rustix::{io::Errno, process::Pid};
+
+use crate::{
+    error::{Error, at},
+    procfs,
+    spec::IdMapping,
+};
 
 /// As many lines as the kernel takes.
 const MAX_LINES: usize = 340;
+/// More than the text of that many.
+const MAX_TEXT: u64 = 64 << 10;
 /// Ids are 32 bits wide, and the last one stands for none.
 const END: u64 = 1 << 32;
 
@@ -52,11 +60,48 @@ impl Maps {
         }
     }
 
+    /// The user outside who is `uid` inside.
+    pub(crate) fn user_outside(&self, uid: u32) -> Option<u32> {
+        outside(&self.uids, uid)
+    }
+
     /// Writes the maps of the new user namespace of `pid`.
     pub(crate) fn write(&self, pid: Pid) -> Result<(), Error> {
         procfs::write(pid, "uid_map", &text(&self.uids))?;
         procfs::write(pid, "gid_map", &text(&self.gids))
     }
+}
+
+/// The user, as this process's user namespace knows him, who is `uid` in that of the process `pid`; none: he has no other name there.
+///
+/// # Errors
+/// The process has ended.
+pub(crate) fn user_outside(pid: Pid, uid: u32) -> Result<Option<u32>, Error> {
+    let file = procfs::open(pid, "uid_map")?;
+    let mut text = String::new();
+    File::from(file)
+        .take(MAX_TEXT)
+        .read_to_string(&mut text)
+        .map_err(|error| at("read", "uid_map")(errno_of(&error)))?;
+    Ok(outside(&text.lines().filter_map(line).collect::<Vec<_>>(), uid))
+}
+
+fn errno_of(error: &std::io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
+}
+
+/// A line of `/proc/PID/uid_map`.
+fn line(text: &str) -> Option<IdMapping> {
+    let mut numbers = text.split_whitespace().map(|word| word.parse().ok());
+    let [container_id, host_id, size] = [numbers.next()??, numbers.next()??, numbers.next()??];
+    Some(IdMapping { container_id, host_id, size })
+}
+
+fn outside(list: &[IdMapping], uid: u32) -> Option<u32> {
+    list.iter().find_map(|line| {
+        let into = uid.checked_sub(line.container_id)?;
+        if into < line.size { line.host_id.checked_add(into) } else { None }
+    })
 }
 
 fn check(list: &[IdMapping], field: &str) -> Result<(), Error> {
@@ -115,6 +160,21 @@ mod tests {
     fn maps_have_a_line_each() {
         let ids = [line(0, 100_000, 1000), line(1000, 5, 1)];
         assert_eq!(text(&ids), "0 100000 1000\n1000 5 1\n");
+    }
+
+    #[test]
+    fn users_have_names_outside() {
+        let maps = [line(0, 100_000, 10), line(20, 5, 1)];
+        let maps = Maps::new(&maps, &maps, &|_| String::new()).unwrap();
+        for (inside, expected) in
+            [(0, Some(100_000)), (9, Some(100_009)), (10, None), (20, Some(5))]
+        {
+            assert_eq!(maps.user_outside(inside), expected, "{inside}");
+        }
+        assert_eq!(super::line("         0     300000      65536"), Some(line(0, 300_000, 65_536)));
+        assert_eq!(super::line("0 1"), None);
+        let own = rustix::process::getpid();
+        assert_eq!(user_outside(own, 7).unwrap(), Some(7));
     }
 
     #[test]
