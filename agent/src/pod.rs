@@ -37,8 +37,9 @@ pub(crate) fn share(
             "ipc" => (NamespaceType::Ipc, "ipc"),
             "uts" => (NamespaceType::Uts, "uts"),
             "pid" => (NamespaceType::Pid, "pid"),
+            "user" => (NamespaceType::User, "user"),
             other => {
-                let why = "cannot be shared; network, ipc, uts and pid can";
+                let why = "cannot be shared; network, ipc, uts, pid and user can";
                 return Err(invalid(format!("a namespace of type {other:?} {why}")));
             }
         };

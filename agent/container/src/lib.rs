@@ -51,7 +51,7 @@ pub use check::{Target, check, root_directory};
 pub use container::{Container, Process};
 pub use detached::Detached;
 pub use error::{Error, Kind};
-pub use mount::{Lower, Root, Upper, mount, mount_mapped};
+pub use mount::{Lower, Root, Upper, map_owners, mount, mount_mapped};
 pub use network::loopback_up;
 pub use own_program::run_from_read_only;
 pub use procfs::{Born, born};

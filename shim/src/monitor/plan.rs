@@ -1,6 +1,6 @@
 //! What a monitor is to do, computed before it exists.
 
-use std::{os::fd::OwnedFd, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, os::fd::OwnedFd, path::PathBuf, time::Duration};
 
 use bulkhead_container::{hooks::State, spec::Hooks};
 use bulkhead_protocol::{Memory, Root};
@@ -12,7 +12,7 @@ use crate::{
     sandbox::vm::{
         Pod,
         admission::Admission,
-        rewrite::{Network, Shared},
+        rewrite::{Network, Owners, Shared},
     },
     template::Key,
 };
@@ -53,6 +53,8 @@ pub(crate) struct Plan {
     pub(crate) upper: Option<PathBuf>,
     /// The pod that it joins; absent: it has a machine of its own.
     pub(crate) pod: Option<Pod>,
+    /// Other owners of what it mounts from the host, by the names of the shares' entries.
+    pub(crate) owners: BTreeMap<String, Owners>,
     /// Namespaces that it shares with others of its pod.
     pub(crate) shared: Shared,
     /// File systems in the guest's memory that its pod shares.

@@ -1,6 +1,6 @@
 //! `features`: what this runtime can do (OCI runtime-spec, features.md).
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{OciError, output};
 use crate::{
@@ -74,8 +74,16 @@ const MOUNT_OPTIONS: &[&str] = &[
     "unbindable",
 ];
 
-pub(super) fn features() -> Result<u8, OciError> {
-    let features = json!({
+/// Prints them.
+pub(super) fn print() -> Result<u8, OciError> {
+    output::text(&(output::pretty(&features(), "    ") + "\n"));
+    Ok(0)
+}
+
+/// All that a caller could ask whether it is here, of both isolations (OCI runtime-spec, features.md and features-linux.md).
+#[must_use]
+pub fn features() -> Value {
+    json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": "1.2.0",
         "hooks": [
@@ -116,7 +124,5 @@ pub(super) fn features() -> Result<u8, OciError> {
             "dev.bulkhead.isolations": "vm,host"
         },
         "potentiallyUnsafeConfigAnnotations": [ISOLATION_ANNOTATION, MODE_ANNOTATION, TENANT_ANNOTATION]
-    });
-    output::text(&(output::pretty(&features, "    ") + "\n"));
-    Ok(0)
+    })
 }

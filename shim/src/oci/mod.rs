@@ -27,6 +27,7 @@ use std::ffi::OsString;
 use args::{Order, Parsed};
 use context::Context;
 use error::OciError;
+pub use features::features;
 pub use log::{Format, Level, Log};
 use verb::Verb;
 
@@ -103,7 +104,7 @@ fn call(verb: &'static Verb, context: &Context<'_>, parsed: &Parsed) -> Result<u
         "events" => events::events(context, parsed),
         "update" => update::update(context, parsed),
         "spec" => spec::spec(parsed),
-        "features" => features::features(),
+        "features" => features::print(),
         name => Err(OciError::Refused(format!(
             "{name} is not supported yet: a container's memory cannot be saved"
         ))),

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::CString,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
 };
 
@@ -54,6 +54,21 @@ pub fn mount_mapped(
     let tree = idmap::open(source, false, false, &maps)?;
     attach(&tree, &Options::parse(words), on)
         .map_err(|errno| at("mount", format!("{source} on {}", on.display()))(errno))
+}
+
+/// Gives a mount that is attached nowhere (open_tree(2)) other owners, as [`mount_mapped`] does; `whole`: also those below it. `source` is its name in errors.
+///
+/// # Errors
+/// Those of [`mount_mapped`].
+pub fn map_owners(
+    mount: BorrowedFd<'_>,
+    source: &str,
+    whole: bool,
+    uids: &[IdMapping],
+    gids: &[IdMapping],
+) -> Result<(), Error> {
+    let maps = Maps::new(uids, gids, &|list| format!("{list}Mappings"))?;
+    idmap::map(mount, source, whole, &maps)
 }
 
 fn create(kind: &str, source: &str, options: &Options, on: &Path) -> Result<(), Errno> {

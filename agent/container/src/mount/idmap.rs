@@ -3,7 +3,7 @@
 
 use std::{
     ffi::c_void,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
 use super::make::open_tree;
@@ -22,15 +22,25 @@ const IDMAP: u64 = libc::MOUNT_ATTR_IDMAP;
 /// A copy of the mount at `source`, attached nowhere, whose owners are mapped. `tree`: with the mounts below it;
 /// `whole`: those are mapped, too.
 pub(super) fn open(source: &str, tree: bool, whole: bool, maps: &Maps) -> Result<OwnedFd, Error> {
-    let namespace = user_namespace(maps)?;
     let copy = open_tree(source, tree).map_err(at("open the mount source", source))?;
+    map(copy.as_fd(), source, whole, maps)?;
+    Ok(copy)
+}
+
+/// Maps the owners of a mount that is attached nowhere; `source` is its name in errors.
+pub(super) fn map(
+    mount: BorrowedFd<'_>,
+    source: &str,
+    whole: bool,
+    maps: &Maps,
+) -> Result<(), Error> {
+    let namespace = user_namespace(maps)?;
     let userns_fd = u64::from(namespace.as_raw_fd().cast_unsigned());
     let attr = MountAttr { set: IDMAP, userns_fd, ..MountAttr::default() };
-    sys::mount_setattr(copy.as_fd(), c"", whole, &attr).map_err(at(
+    sys::mount_setattr(mount, c"", whole, &attr).map_err(at(
         "map the owners (its file system must support that; overlayfs, ext4, xfs, btrfs and tmpfs do) of mount source",
         source,
-    ))?;
-    Ok(copy)
+    ))
 }
 
 fn user_namespace(maps: &Maps) -> Result<OwnedFd, Error> {
@@ -53,7 +63,7 @@ unsafe extern "C" fn hold(socket: *mut c_void) -> ! {
     let _ = sys::close_range(0, number.saturating_sub(1));
     let _ = sys::close_range(number.saturating_add(1), u32::MAX);
     // SAFETY: the maker made it for this process, where nothing else uses it.
-    let socket = unsafe { std::os::fd::BorrowedFd::borrow_raw(number.cast_signed()) };
+    let socket = unsafe { BorrowedFd::borrow_raw(number.cast_signed()) };
     report::wait(socket);
     sys::exit(0)
 }

@@ -17,7 +17,7 @@ mod root_mount;
 
 pub(crate) use ahead::{Contents, Tree};
 pub(crate) use cgroup::groups;
-pub use host::{mount, mount_mapped};
+pub use host::{map_owners, mount, mount_mapped};
 pub(crate) use mask::{mask, read_only, set_read_only};
 pub(crate) use node::Nodes;
 pub(crate) use options::propagation;

@@ -232,6 +232,7 @@ fn plan(create: &Create<'_>, settings: &Settings, requested: u64) -> Result<Plan
         root,
         upper,
         pod,
+        owners: guest.owners,
         shared: guest.shared,
         memory: guest.memory,
         vmm: settings.vmm().map_err(missing)?,

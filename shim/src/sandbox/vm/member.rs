@@ -22,6 +22,7 @@ use super::{
     client::{Client, gone},
     exec::{Proxy, Wanted},
     record::Pod,
+    rewrite::{BINDS_TAG, Owners},
 };
 use crate::monitor::{
     LOST, Place, chain, log,
@@ -170,7 +171,14 @@ fn wish(plan: &Plan) -> Result<(Join, Vec<OwnedFd>), Failure> {
     for share in &plan.machine.shares {
         for entry in &share.entries {
             let mount = mount_of(&entry.path, entry.read_only);
-            fds.push(mount.map_err(io::Error::from).map_err(cannot("share", &entry.path))?);
+            let mount = mount.map_err(io::Error::from).map_err(cannot("share", &entry.path))?;
+            let owners = plan.owners.get(&entry.name).filter(|_| share.tag == BINDS_TAG);
+            if let Some(Owners { uids, gids, whole }) = owners {
+                let name = entry.path.to_string_lossy();
+                bulkhead_container::map_owners(mount.as_fd(), &name, *whole, uids, gids)
+                    .map_err(|error| system(error.to_string()))?;
+            }
+            fds.push(mount);
             entries.push(JoinEntry {
                 share: share.tag.clone(),
                 name: entry.name.clone(),

@@ -20,6 +20,8 @@ pub(super) struct Resources {
 pub(super) struct LinuxPod {
     #[prost(string, tag = "1")]
     pub(super) cgroup_parent: String,
+    #[prost(message, optional, tag = "2")]
+    pub(super) security: Option<PodSecurity>,
     #[prost(message, optional, tag = "5")]
     pub(super) resources: Option<Resources>,
 }
@@ -65,11 +67,41 @@ pub(super) struct ImageSpec {
     pub(super) image: String,
 }
 
+/// Ids outside and inside of a user namespace.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Map {
+    #[prost(uint32, tag = "1")]
+    pub(super) outside: u32,
+    #[prost(uint32, tag = "2")]
+    pub(super) inside: u32,
+    #[prost(uint32, tag = "3")]
+    pub(super) length: u32,
+}
+
+/// The user namespace of a pod (`hostUsers: false`); its mode 0: it has one.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Users {
+    #[prost(int32, tag = "1")]
+    pub(super) mode: i32,
+    #[prost(message, repeated, tag = "2")]
+    pub(super) uids: Vec<Map>,
+    #[prost(message, repeated, tag = "3")]
+    pub(super) gids: Vec<Map>,
+}
+
 /// The modes of namespaces: 0 the pod's, 1 the container's.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Namespaces {
     #[prost(int32, tag = "2")]
     pub(super) pid: i32,
+    #[prost(message, optional, tag = "5")]
+    pub(super) users: Option<Users>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct PodSecurity {
+    #[prost(message, optional, tag = "1")]
+    pub(super) namespaces: Option<Namespaces>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -87,6 +119,18 @@ pub(super) struct LinuxContainer {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Mount {
+    #[prost(string, tag = "1")]
+    pub(super) container_path: String,
+    #[prost(string, tag = "2")]
+    pub(super) host_path: String,
+    #[prost(message, repeated, tag = "6")]
+    pub(super) uids: Vec<Map>,
+    #[prost(message, repeated, tag = "7")]
+    pub(super) gids: Vec<Map>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct ContainerConfig {
     #[prost(message, optional, tag = "1")]
     pub(super) metadata: Option<ContainerMetadata>,
@@ -94,6 +138,8 @@ pub(super) struct ContainerConfig {
     pub(super) image: Option<ImageSpec>,
     #[prost(string, repeated, tag = "3")]
     pub(super) command: Vec<String>,
+    #[prost(message, repeated, tag = "7")]
+    pub(super) mounts: Vec<Mount>,
     #[prost(string, tag = "11")]
     pub(super) log_path: String,
     /// Its standard input is kept open for those who attach.
@@ -296,3 +342,26 @@ pub(super) struct Listed {
 /// A request that asks for everything, or an answer that says nothing.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Empty {}
+
+/// What the pods of a handler may have.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct HandlerFeatures {
+    #[prost(bool, tag = "1")]
+    pub(super) recursive_read_only_mounts: bool,
+    #[prost(bool, tag = "2")]
+    pub(super) user_namespaces: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Handler {
+    #[prost(string, tag = "1")]
+    pub(super) name: String,
+    #[prost(message, optional, tag = "2")]
+    pub(super) features: Option<HandlerFeatures>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Status {
+    #[prost(message, repeated, tag = "3")]
+    pub(super) handlers: Vec<Handler>,
+}

@@ -5,6 +5,7 @@ mod client;
 mod messages;
 mod pod;
 mod streams;
+mod users;
 
 use bulkhead_tests::{
     harness::{Registry, oci::Oci},
@@ -105,7 +106,7 @@ fn pulled_and_run(cri: &Cri<'_>, pod: &Pod<'_>) -> String {
 /// What is wrong is refused and harms nobody; the end of the sandbox is the end of all that is in its microVM.
 fn a_pod_dies(oci: &Oci) {
     let cri = Cri::new(oci);
-    let refused = cri.try_pod("nobody", "no-such-handler").err().unwrap();
+    let refused = cri.try_pod("nobody", "no-such-handler", None).err().unwrap();
     assert!(refused.message().contains("no-such-handler"), "{refused}");
     let pod = cri.run_pod("mortal");
     let one = pod.start("one", 0, "exec sleep 100000");

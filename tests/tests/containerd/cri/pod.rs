@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use bulkhead_tests::{
     harness::{
-        containerd::{Containerd, IMAGE, runtime_name},
+        containerd::{Containerd, HOST_PROGRAM, IMAGE, PROGRAM, runtime_name},
         image_with_probe,
         oci::{Isolation, Oci, Peer},
     },
@@ -19,8 +19,8 @@ use super::{
     messages::{
         ContainerConfig, ContainerMetadata, ContainerStatus, ContainerStatusAnswer,
         CreateContainer, Empty, ExecSync, Executed, Id, ImageSpec, Images, LinuxContainer,
-        LinuxPod, Metadata, Namespaces, PodConfig, PodStatusAnswer, PortForward, Resources, RunPod,
-        Security, Stop, UpdateResources, Url,
+        LinuxPod, Metadata, Mount, Namespaces, PodConfig, PodSecurity, PodStatusAnswer,
+        PortForward, Resources, RunPod, Security, Stop, UpdateResources, Url, Users,
     },
 };
 
@@ -28,6 +28,9 @@ use super::{
 pub(super) const EXITED: i32 = 2;
 /// The sandbox's image.
 const PAUSE: &str = "localhost/pause:test";
+/// The end of the name of a handler that says to be runc's and has the path of another program: its pods may have user namespaces in containerd 2, which
+/// neither asks other types of runtimes for their features nor can give such pods options that are not runc's.
+const BY_PATH: &str = "-by-path";
 /// Every pod's network: a pair of interfaces and a route.
 const NETWORK: &str = "10.211.87.0/24";
 
@@ -87,7 +90,12 @@ impl<'a> Cri<'a> {
         self.containerd.oci
     }
 
-    pub(super) fn try_pod(&'a self, name: &str, handler: &str) -> Result<Pod<'a>, Status> {
+    pub(super) fn try_pod(
+        &'a self,
+        name: &str,
+        handler: &str,
+        users: Option<Users>,
+    ) -> Result<Pod<'a>, Status> {
         let config = PodConfig {
             metadata: Some(Metadata {
                 name: name.into(),
@@ -98,6 +106,7 @@ impl<'a> Cri<'a> {
             log_directory: self.oci().path("logs").display().to_string(),
             linux: Some(LinuxPod {
                 cgroup_parent: format!("/{}-pod", self.oci().mark()),
+                security: Some(PodSecurity { namespaces: Some(Namespaces { pid: 1, users }) }),
                 resources: Some(Resources { memory_limit_in_bytes: 128 << 20 }),
             }),
         };
@@ -108,8 +117,16 @@ impl<'a> Cri<'a> {
 
     #[track_caller]
     pub(super) fn run_pod(&'a self, name: &str) -> Pod<'a> {
-        let handler = if self.oci().is_vm() { "vm" } else { "host" };
-        self.try_pod(name, handler).unwrap_or_else(|status| panic!("{status}"))
+        self.run_pod_of(name, None)
+    }
+
+    /// One with a user namespace.
+    #[track_caller]
+    pub(super) fn run_pod_of(&'a self, name: &str, users: Option<Users>) -> Pod<'a> {
+        let isolation = if self.oci().is_vm() { "vm" } else { "host" };
+        let end = users.as_ref().map_or("", |_| BY_PATH);
+        self.try_pod(name, &format!("{isolation}{end}"), users)
+            .unwrap_or_else(|status| panic!("{status}"))
     }
 
     /// Kills the process that stands for a pod's sandbox.
@@ -144,10 +161,19 @@ fn configuration(oci: &Oci) -> String {
         networks.display()
     );
     for (name, isolation) in [("vm", Isolation::Vm), ("host", Isolation::Host)] {
+        let section =
+            format!("  [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.{name}");
+        let program = match (oci.peer(), isolation) {
+            (Peer::Runc | Peer::Crun, _) => "/usr/bin/containerd-shim-runc-v2".into(),
+            (_, Isolation::Vm) => oci.path("bin").join(PROGRAM),
+            (_, Isolation::Host) => oci.path("bin").join(HOST_PROGRAM),
+        };
         text += &format!(
-            "  [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.{name}]\n    runtime_type = \"{}\"\n",
-            runtime(isolation)
+            "{section}{BY_PATH}]\n    runtime_type = \"{}\"\n    runtime_path = \"{}\"\n",
+            runtime_name(Peer::Runc),
+            program.display()
         );
+        text += &format!("{section}]\n    runtime_type = \"{}\"\n", runtime(isolation));
         if oci.is_bulkhead() {
             text += &format!(
                 "    [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.{name}.options]\n      TypeUrl = \"runtimeoptions.v1.Options\"\n      ConfigPath = \"{}\"\n",
@@ -167,7 +193,8 @@ impl Pod<'_> {
         status.network.unwrap().ip
     }
 
-    fn container(name: &str, attempt: u32, words: &[&str]) -> ContainerConfig {
+    fn container(&self, name: &str, attempt: u32, words: &[&str]) -> ContainerConfig {
+        let security = self.config.linux.as_ref().and_then(|linux| linux.security.clone());
         ContainerConfig {
             metadata: Some(ContainerMetadata { name: name.into(), attempt }),
             image: Some(ImageSpec { image: IMAGE.into() }),
@@ -175,7 +202,7 @@ impl Pod<'_> {
             log_path: format!("{name}.{attempt}.log"),
             linux: Some(LinuxContainer {
                 resources: Some(Resources { memory_limit_in_bytes: 32 << 20 }),
-                security: Some(Security { namespaces: Some(Namespaces { pid: 1 }) }),
+                security: security.map(|PodSecurity { namespaces }| Security { namespaces }),
             }),
             ..ContainerConfig::default()
         }
@@ -188,21 +215,29 @@ impl Pod<'_> {
         attempt: u32,
         words: &[&str],
     ) -> Result<String, Status> {
-        self.run_container(Self::container(name, attempt, words))
+        self.run_container(self.container(name, attempt, words))
     }
 
     /// One with standard input, and perhaps a terminal.
     #[track_caller]
     pub(super) fn start_attachable(&self, name: &str, script: &str, tty: bool) -> String {
-        let container = Self::container(name, 0, &["sh", "-c", script]);
+        let container = self.container(name, 0, &["sh", "-c", script]);
         let started = self.run_container(ContainerConfig { stdin: true, tty, ..container });
+        started.unwrap_or_else(|status| panic!("{name}: {status}"))
+    }
+
+    /// One with a directory of the host.
+    #[track_caller]
+    pub(super) fn start_with(&self, name: &str, script: &str, mount: Mount) -> String {
+        let container = self.container(name, 0, &["sh", "-c", script]);
+        let started = self.run_container(ContainerConfig { mounts: vec![mount], ..container });
         started.unwrap_or_else(|status| panic!("{name}: {status}"))
     }
 
     /// One of another image.
     #[track_caller]
     pub(super) fn start_image(&self, image: &str, name: &str, script: &str) -> String {
-        let container = Self::container(name, 0, &["sh", "-c", script]);
+        let container = self.container(name, 0, &["sh", "-c", script]);
         let image = Some(ImageSpec { image: image.into() });
         let started = self.run_container(ContainerConfig { image, ..container });
         started.unwrap_or_else(|status| panic!("{name}: {status}"))

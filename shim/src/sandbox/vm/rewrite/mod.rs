@@ -10,13 +10,17 @@ mod resources;
 #[cfg(test)]
 mod tests;
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use bulkhead_protocol::Memory;
 use bulkhead_vmm::api::{Cache, Share, ShareEntry};
 use serde_json::{Map, Value};
 
 pub use host::{Found, Host, Kind, ThisHost};
+pub use mounts::Owners;
 pub use namespaces::{Network, Shared};
 pub use resources::guest_resources;
 
@@ -99,6 +103,8 @@ pub struct Guest {
     pub spec: Value,
     /// What is shared with the machine, [`BINDS_TAG`] and, for a bundle, [`ROOT_TAG`].
     pub shares: Vec<Share>,
+    /// Other owners of the entries with these names in [`BINDS_TAG`].
+    pub owners: BTreeMap<String, Owners>,
     /// The host's network namespace that the machine belongs to.
     pub network: Network,
     /// Namespaces that it shares with others of its pod.
@@ -171,8 +177,8 @@ pub fn rewrite(
         // The guest's own cgroups have nothing but this container.
         linux.remove("cgroupsPath");
     }
-    let (spec, memory) = (Value::Object(spec), mounts.memory);
-    Ok(Guest { spec, shares, network, shared, memory, notes })
+    let (spec, owners, memory) = (Value::Object(spec), mounts.owners, mounts.memory);
+    Ok(Guest { spec, shares, owners, network, shared, memory, notes })
 }
 
 /// A directory of the host by this name in the share [`ROOT_TAG`].

@@ -1,7 +1,11 @@
 //! Mounts: what is bound from the host becomes an entry of a share; the rest is the guest kernel's.
 
-use std::path::{Component, Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Component, Path, PathBuf},
+};
 
+use bulkhead_container::spec::IdMapping;
 use bulkhead_protocol::{MEMORY, Memory};
 use bulkhead_vmm::api::ShareEntry;
 use serde::{Deserialize, Serialize};
@@ -22,7 +26,19 @@ const MAX_BINDS: usize = 1024;
 pub(super) struct Mounts {
     pub(super) list: Vec<Value>,
     pub(super) entries: Vec<ShareEntry>,
+    pub(super) owners: BTreeMap<String, Owners>,
     pub(super) memory: Vec<Memory>,
+}
+
+/// Other owners of a mount's files than those on their file system: what the guest sees instead (config.md, "Mounts", `uidMappings`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owners {
+    /// Users.
+    pub uids: Vec<IdMapping>,
+    /// Groups.
+    pub gids: Vec<IdMapping>,
+    /// Also of what is mounted below.
+    pub whole: bool,
 }
 
 /// A mount (config.md, "Mounts").
@@ -72,6 +88,34 @@ impl Mount {
         self.kind.as_deref() == Some("bind") || self.has("bind") || self.has("rbind")
     }
 
+    /// Takes out the maps of its owners: they are the host's to apply, which can be done for what a pod's machine is given while it runs.
+    fn take_owners(
+        &mut self,
+        field: &str,
+        source: &str,
+        role: Role<'_>,
+    ) -> Result<Option<Owners>, RewriteError> {
+        let mut list = |name: &str| match self.rest.remove(name) {
+            None | Some(Value::Null) => Ok(Vec::new()),
+            Some(_) if !matches!(role, Role::Member(_)) => Err(unsupported(
+                format!("{field}.{name}"),
+                format!(
+                    "{source} of the host cannot be mounted with other ids in a microVM, but by containers that join a pod"
+                ),
+            )),
+            Some(map) => serde_json::from_value::<Vec<IdMapping>>(map)
+                .map_err(|error| malformed(&format!("{field}.{name}"), &error.to_string())),
+        };
+        let (uids, gids) = (list("uidMappings")?, list("gidMappings")?);
+        if uids.is_empty() && gids.is_empty() {
+            return Ok(None);
+        }
+        let whole = self.has("ridmap");
+        let options = self.options.iter_mut();
+        options.for_each(|list| list.retain(|word| word != "idmap" && word != "ridmap"));
+        Ok(Some(Owners { uids, gids, whole }))
+    }
+
     /// What every bind mount's options say, the host's propagation aside.
     fn read_only(&self) -> bool {
         let last = self
@@ -84,7 +128,7 @@ impl Mount {
 }
 
 fn bind(
-    mount: Mount,
+    mut mount: Mount,
     field: &str,
     bundle: &Path,
     role: Role<'_>,
@@ -95,14 +139,7 @@ fn bind(
     let named = mount.source.clone().filter(|source| !source.is_empty());
     let source =
         named.ok_or_else(|| malformed(&format!("{field}.source"), "a bind mount needs one"))?;
-    for idmap in ["uidMappings", "gidMappings"] {
-        if mount.rest.get(idmap).is_some_and(|map| !map.is_null()) {
-            return Err(unsupported(
-                format!("{field}.{idmap}"),
-                format!("{source} of the host cannot be mounted with other ids in a microVM"),
-            ));
-        }
-    }
+    let owners = mount.take_owners(field, &source, role)?;
     let found = host.look(&bundle.join(&source)).map_err(|error| RewriteError::Source {
         from: source.clone(),
         to: mount.destination.clone(),
@@ -131,6 +168,7 @@ fn bind(
             let name = role.name(&done.entries.len().to_string());
             let source = format!("{SHARES}/{BINDS_TAG}/{name}");
             let read_only = mount.read_only();
+            done.owners.extend(owners.map(|owners| (name.clone(), owners)));
             done.entries.push(ShareEntry { name, path: found.path, read_only, sealed: false });
             Ok(Mount { source: Some(source), ..mount })
         }

@@ -55,11 +55,11 @@ pub(super) fn rewrite(
                 network = Some(path.map_or(Network::New, Network::Path));
             }
             (_, None) => kept.push(namespace),
-            ("ipc" | "uts" | "pid", Some(path)) if joins => {
+            ("ipc" | "uts" | "pid" | "user", Some(path)) if joins => {
                 shared.push((kind.to_owned(), process_of(&path)));
             }
             // Some engines make a pod's namespaces on the host, before its sandbox.
-            ("ipc" | "uts", Some(path)) if role == Role::Sandbox => {
+            ("ipc" | "uts" | "user", Some(path)) if role == Role::Sandbox => {
                 notes.push(format!(
                     "{field}.path: the pod's is in its microVM, not {}",
                     path.display()
@@ -115,14 +115,15 @@ mod tests {
     fn members_share_what_they_would_join() {
         let list = json!({ "namespaces": [{ "type": "mount" }, { "type": "pid" },
             { "type": "network", "path": "/run/netns/x" }, { "type": "ipc", "path": "/proc/7/ns/ipc" },
-            { "type": "uts", "path": "/run/utsns/x" }] });
+            { "type": "uts", "path": "/run/utsns/x" }, { "type": "user", "path": "/proc/7/ns/user" }] });
         let Value::Object(mut linux) = list else { panic!() };
-        let sandbox = rewrite(&mut linux.clone(), Role::Sandbox, &mut Vec::new());
-        assert_eq!(sandbox.unwrap().1, []);
+        let mut sandbox = linux.clone();
+        assert_eq!(rewrite(&mut sandbox, Role::Sandbox, &mut Vec::new()).unwrap().1, []);
+        assert_eq!(sandbox["namespaces"][4], json!({ "type": "user" }));
         assert!(rewrite(&mut linux.clone(), Role::Alone, &mut Vec::new()).is_err());
         let (network, shared) = rewrite(&mut linux, Role::Member("x"), &mut Vec::new()).unwrap();
         assert_eq!(network, Network::Path("/run/netns/x".into()));
-        let expected = [("network", None), ("ipc", Some(7)), ("uts", None)];
+        let expected = [("network", None), ("ipc", Some(7)), ("uts", None), ("user", Some(7))];
         assert_eq!(shared, expected.map(|(kind, pid)| (kind.to_owned(), pid)));
         assert_eq!(linux["namespaces"], json!([{ "type": "mount" }, { "type": "pid" }]));
         let Value::Object(mut linux) = json!({ "namespaces": [{ "type": "network" }] }) else {

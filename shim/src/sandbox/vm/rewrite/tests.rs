@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, io};
 
+use bulkhead_container::spec::IdMapping;
 use serde_json::json;
 
 use super::*;
@@ -202,6 +203,31 @@ fn what_cannot_be_mounted_is_named() {
         let error = one_mount(bad.clone()).unwrap_err().to_string();
         assert!(error.contains("mounts[0]"), "{bad}: {error}");
     }
+}
+
+/// The host maps the owners of what a container of a pod mounts; the guest knows nothing of it.
+#[test]
+fn owners_are_mapped_by_the_host() {
+    let map = json!([{ "containerID": 0, "hostID": 1000, "size": 10 }]);
+    let mount = json!({ "destination": "/x", "type": "bind", "source": "/srv", "options": ["rbind", "ridmap"],
+        "uidMappings": map, "gidMappings": map });
+    let run = |mount: &Value, role| {
+        let spec = json!({ "mounts": [mount] });
+        rewrite(&spec, Path::new("/b"), None, role, &host())
+    };
+    let guest = run(&mount, Role::Member("m")).unwrap();
+    let line = IdMapping { container_id: 0, host_id: 1000, size: 10 };
+    let owners = Owners { uids: vec![line], gids: vec![line], whole: true };
+    assert_eq!(guest.owners, BTreeMap::from([("m.0".to_owned(), owners)]));
+    let mount_of_guest = &guest.spec["mounts"][0];
+    assert_eq!(mount_of_guest["options"], json!(["rbind"]));
+    assert!(mount_of_guest.get("uidMappings").is_none(), "{mount_of_guest}");
+    let refused = run(&mount, Role::Sandbox).unwrap_err().to_string();
+    assert!(refused.contains("mounts[0].uidMappings"), "{refused}");
+    let mut bad = mount;
+    bad["gidMappings"][0]["size"] = json!(-1);
+    let refused = run(&bad, Role::Member("m")).unwrap_err().to_string();
+    assert!(refused.contains("mounts[0].gidMappings"), "{refused}");
 }
 
 #[test]
