@@ -63,6 +63,10 @@ impl Monitor<'_> {
                 if !self.contained(&container).is_some_and(created) {
                     return Err(wrong("cannot start a container that has already run or stopped"));
                 }
+                if container == self.plan.id {
+                    // Better not at all than without its network, and nobody told.
+                    self.network.still_fits().map_err(|error| system(error.to_string()))?;
+                }
                 let call = Call::Start { container: container.clone() };
                 self.ask(call, Owed::Start(id, container))
             }

@@ -17,6 +17,11 @@ pub enum NetworkError {
         /// The container.
         container: String,
     },
+    /// It came when the machine was there.
+    #[error(
+        "the network interface {0} has come after the container was created: a microVM has those that are there by then (docker 28 and later sets them up afterwards; with --isolation host it can)"
+    )]
+    Late(String),
     /// It is more than is handed over.
     #[error("the container's network: {0}")]
     Unfit(#[from] network::NetworkError),

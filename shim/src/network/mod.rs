@@ -49,6 +49,8 @@ pub(crate) struct Network {
     pub(crate) nics: Vec<Nic>,
     /// What the guest does not get, a line each.
     pub(crate) notes: Vec<String>,
+    /// There is a namespace, which had no interfaces.
+    empty: bool,
 }
 
 /// The network card with this number, as the VMM begins with it: the agent gives it the address and the MTU that it is to have.
@@ -69,7 +71,7 @@ impl Network {
             found = links::read(&socket)?;
         }
         if found.links.is_empty() {
-            return Ok(Self { notes: found.notes, ..Self::default() });
+            return Ok(Self { notes: found.notes, empty: true, ..Self::default() });
         }
         let (guest, notes) = read::network(&socket, &found)?;
         let mut nics = Vec::new();
@@ -80,7 +82,20 @@ impl Network {
             mirror::join(&socket, link, index, &name, id)?;
             nics.push(nic(device, Some(name)));
         }
-        Ok(Self { guest: Some(guest), nics, notes: [found.notes, notes].concat() })
+        Ok(Self { guest: Some(guest), nics, notes: [found.notes, notes].concat(), empty: false })
+    }
+
+    /// Looks whether somebody has put interfaces into the namespace, in which there were none.
+    ///
+    /// # Errors
+    /// [`NetworkError::Late`]: the guest does not have them.
+    pub(crate) fn still_fits(&self) -> Result<(), NetworkError> {
+        if !self.empty {
+            return Ok(());
+        }
+        let socket = Socket::open().map_err(failed("make a netlink socket"))?;
+        let found = links::read(&socket)?;
+        found.links.into_iter().next().map_or(Ok(()), |link| Err(NetworkError::Late(link.name)))
     }
 
     /// Those that are asked for the guest.

@@ -5,7 +5,7 @@ use std::path::Path;
 use bulkhead_tests::harness::{Namespace, oci::Oci, signal_process};
 use rustix::process::Signal;
 
-isolations!(host: an_interface; vm: an_interface);
+isolations!(host: an_interface, one_that_comes_late; vm: an_interface, one_that_comes_late);
 
 fn an_interface(oci: &Oci) {
     let [namespace, _far] =
@@ -39,4 +39,36 @@ fn an_interface(oci: &Oci) {
     assert_ne!(refused.code(), 0);
     assert!(refused.error_text().contains(&path), "{refused}");
     oci.assert_nothing_left();
+}
+
+/// Some engines set up the network of a container that was created. A microVM has its network cards by then, and is not started without them.
+fn one_that_comes_late(oci: &Oci) {
+    let mut bundle = oci.bundle("late");
+    bundle.sh("ip -o address; echo that is all; exec sleep 100000");
+    oci.create("late", &bundle);
+    let script = "ip link add eth7 type veth peer name far; ip address add 10.92.9.5/24 dev eth7; ip link set eth7 up";
+    let namespace = format!("--net=/proc/{}/ns/net", oci.pid("late"));
+    run("nsenter", &[&namespace, "sh", "-ec", script]);
+    let started = oci.run(&["start", "late"]);
+    if oci.is_vm() {
+        assert_ne!(started.code(), 0);
+        let told = started.error_text();
+        assert!(told.contains("far has come after the container was created"), "{told}");
+        assert_eq!(oci.status("late"), "created");
+        run("nsenter", &[&namespace, "ip", "link", "delete", "eth7"]);
+        oci.run(&["start", "late"]).assert_code(0);
+        oci.wait_for_output("late", "that is all");
+    } else {
+        started.assert_code(0);
+        oci.wait_for_output("late", "that is all");
+        let seen = oci.output("late");
+        assert!(seen.contains("inet 10.92.9.5/24"), "{seen}");
+    }
+    oci.delete_force("late");
+    oci.assert_nothing_left();
+}
+
+fn run(program: &str, words: &[&str]) {
+    let status = std::process::Command::new(program).args(words).status().unwrap();
+    assert!(status.success(), "{program} {words:?}: {status}");
 }
