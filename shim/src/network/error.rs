@@ -19,7 +19,7 @@ pub enum NetworkError {
     },
     /// It came when the machine was there.
     #[error(
-        "the network interface {0} has come after the container was created: a microVM has those that are there by then (docker 28 and later sets them up afterwards; with --isolation host it can)"
+        "the network interface {0} has come after the container was created: a microVM has those that are there by then (docker 28 and later, and podman with --userns or --uidmap, set them up afterwards; with --isolation host it can)"
     )]
     Late(String),
     /// It is more than is handed over.
