@@ -17,7 +17,7 @@ use serde_json::json;
 use support::{Agent, all, can_run, process, shell, spec};
 
 /// What happens is waited for, and never longer.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn until(what: &str, mut happens: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;

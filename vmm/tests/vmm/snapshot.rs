@@ -62,7 +62,7 @@ pub(crate) fn ask(
 }
 
 /// How long a guest on a busy machine may take.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 pub(crate) fn files(guest: &Guest) -> SnapshotFiles {
     SnapshotFiles { state: guest.path("state"), memory: guest.path("memory") }
