@@ -378,7 +378,8 @@ impl Oci {
     /// `/dev/null` is not as it was.
     #[track_caller]
     pub fn assert_nothing_left(&self) {
-        let deadline = Instant::now() + Duration::from_secs(30);
+        // Another test's process may see a mount of this one's, in a mount namespace that was made meanwhile, until it ends.
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let left = self.leftovers();
             if left.is_empty() {
