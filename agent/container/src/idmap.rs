@@ -79,15 +79,10 @@ impl Maps {
 pub(crate) fn user_outside(pid: Pid, uid: u32) -> Result<Option<u32>, Error> {
     let file = procfs::open(pid, "uid_map")?;
     let mut text = String::new();
-    File::from(file)
-        .take(MAX_TEXT)
-        .read_to_string(&mut text)
-        .map_err(|error| at("read", "uid_map")(errno_of(&error)))?;
+    File::from(file).take(MAX_TEXT).read_to_string(&mut text).map_err(|error| {
+        at("read", "uid_map")(Errno::from_io_error(&error).unwrap_or(Errno::IO))
+    })?;
     Ok(outside(&text.lines().filter_map(line).collect::<Vec<_>>(), uid))
-}
-
-fn errno_of(error: &std::io::Error) -> Errno {
-    Errno::from_io_error(error).unwrap_or(Errno::IO)
 }
 
 /// A line of `/proc/PID/uid_map`.

@@ -39,15 +39,14 @@ fn a_pod_with_users(oci: &Oci) {
         }
     }
     let map = vec![Map { outside: FIRST, inside: 0, length: 65_536 }];
+    let users = Users { mode: 0, uids: map.clone(), gids: map.clone() };
     if old && oci.is_vm() {
         // It sets up the network of such a pod when its sandbox, a microVM, is made.
-        let users = Users { mode: 0, uids: map.clone(), gids: map };
         let refused = cri.try_pod("users", "vm-by-path", Some(users)).err().unwrap();
         assert!(refused.message().contains("eth0 has come after"), "{refused}");
         return;
     }
-    let pod =
-        cri.run_pod_of("users", Some(Users { mode: 0, uids: map.clone(), gids: map.clone() }));
+    let pod = cri.run_pod_of("users", Some(users));
     let [one, two] = ["one", "two"].map(|name| pod.start(name, 0, "exec sleep 100000"));
     let look = "id -u; awk '{print $1, $2, $3}' /proc/self/uid_map /proc/self/gid_map; \
         echo mine > /file; stat -c %u:%g /file /bin /etc/hosts; ls /sys/class/net";

@@ -44,7 +44,7 @@ pub(super) struct Stage<'a> {
     namespaces: [Namespace; 2],
     neighbour: u32,
     before: BTreeSet<String>,
-    pub(super) wrong: Vec<String>,
+    wrong: Vec<String>,
 }
 
 impl<'a> Stage<'a> {
